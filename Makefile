@@ -1,0 +1,47 @@
+# make demo: train, export and check on real images. make test: every test.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint box clean
+
+help:
+	@echo "make demo       train, export and check a model on the bundled digits"
+	@echo "make test       every test of a few seconds, and the linter"
+	@echo "make test-long  the tests that take longer"
+	@echo "make box        train and export the model in models/ anew"
+	@echo "make clean      remove the environment and caches"
+
+demo: .venv/installed
+	@$(BIN)/keras-vit demo
+
+test: .venv/installed-test lint
+	@$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-long: .venv/installed-test
+	@$(BIN)/python -m pytest -m long
+
+lint: .venv/installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+box: .venv/installed
+	@$(BIN)/python models/make.py
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -m venv .venv || \
+	  { rm -rf .venv; echo "On Debian and Ubuntu: apt install python3-venv"; exit 2; }
+
+.venv/installed: .venv/bin/python setup.cfg
+	@echo "Installing into .venv (once, some 2.5 GB)."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
