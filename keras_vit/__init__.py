@@ -1,0 +1,26 @@
+"""Vision Transformers in Keras 3: readable layers, a functional model, `model.fit`.
+
+Importing this package registers its layers, so `keras.saving.load_model` knows them.
+"""
+
+from keras_vit import layers
+from keras_vit.config import Preprocessing, ViTConfig
+from keras_vit.data import ImageData, load_data
+from keras_vit.evaluation import Evaluation
+from keras_vit.model import build_vit, config_of
+from keras_vit.training import TrainingRecipe, TrainingRun, evaluate, train
+
+__all__ = [
+    "Evaluation",
+    "ImageData",
+    "Preprocessing",
+    "TrainingRecipe",
+    "TrainingRun",
+    "ViTConfig",
+    "build_vit",
+    "config_of",
+    "evaluate",
+    "layers",
+    "load_data",
+    "train",
+]

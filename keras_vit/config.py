@@ -1,0 +1,323 @@
+"""Sizes and switches of a Vision Transformer: frozen, checked, standard library only."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any, Self
+
+POSITIONS = ("learned", "sinusoidal_1d", "sincos_2d")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
+POOLS = ("token", "mean", "map", "sequence")
+OUTPUTS = ("logits", "softmax")
+RESIZES = ("stretch", "crop")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+# Ti: https://arxiv.org/abs/2012.12877, table 1.  S, B, L, H: the same widths as in
+# https://arxiv.org/abs/2010.11929, table 1, and https://arxiv.org/abs/2106.10270,
+# table 2.  g: https://arxiv.org/abs/2304.07193, table 17; its MLP is SwiGLU.
+# nano and micro are this project's own, for images of 8 to 64 pixels a side; the
+# convolution and the mean pool are worth 2 to 4 points of top-1 at that size.
+_SMALL = {"stem": (32,), "class_token": False, "pool": "mean"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "nano": dict(width=64, depth=4, num_heads=4, mlp_dim=256, **_SMALL),
+    "micro": dict(width=96, depth=6, num_heads=6, mlp_dim=384, **_SMALL),
+    "Ti": {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
+    "S": {"width": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536},
+    "B": {"width": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072},
+    "L": {"width": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096},
+    "H": {"width": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120},
+    "g": {
+        "width": 1536,
+        "depth": 40,
+        "num_heads": 24,
+        "mlp_dim": 4096,
+        "activation": "swiglu",
+        "layer_scale": 1e-5,
+    },
+}
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Raises a `ValueError` that lists `choices`, the nearest to `value` first."""
+    choices = list(choices)
+    if value in choices:
+        return
+    near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
+    ordered = near + [choice for choice in choices if choice not in near]
+    raise ValueError(f"{name} must be one of {', '.join(ordered)}. Received: {value!r}")
+
+
+def _check_integer(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}. Received: {value!r}")
+
+
+def _check_rate(name: str, value: float) -> None:
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be in [0, 1). Received: {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What becomes of an image of any size before it is the input of a model.
+
+    The image is resized to `image_size / crop` and the middle is kept: `"stretch"`
+    ignores the image's proportions, `"crop"` keeps them and cuts off what is too long.
+    Pixels stay in 0..255: their scaling is the model's first layer.
+
+    Args:
+        image_size: Height and width of the model's input in pixels; an integer is the
+            side of a square.
+        channels: 1 for grey, 3 for colour; NumPy arrays may have any number.
+        resize: `"stretch"` or `"crop"`.
+        interpolation: `"nearest"`, `"bilinear"` or `"bicubic"`; the last two average
+            over all pixels that a smaller image covers (antialias).
+        crop: Part of the resized image's side that is kept, in (0, 1].
+
+    Raises:
+        ValueError: If a field is out of its range.
+    """
+
+    image_size: int | tuple[int, int]
+    channels: int = 3
+    resize: str = "stretch"
+    interpolation: str = "bilinear"
+    crop: float = 1.0
+
+    def __post_init__(self):
+        size = self.image_size
+        size = (size, size) if isinstance(size, int) else size
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise ValueError(
+                "image_size must be an integer or (height, width). "
+                f"Received: {self.image_size!r}"
+            )
+        for side in size:
+            _check_integer("image_size", side, 1)
+        object.__setattr__(self, "image_size", tuple(size))
+        _check_integer("channels", self.channels, 1)
+        check_choice("resize", self.resize, RESIZES)
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
+        if not 0.0 < self.crop <= 1.0:
+            raise ValueError(f"crop must be in (0, 1]. Received: {self.crop!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTConfig(Preprocessing):
+    """All that `build_vit` needs to know. Fields of `Preprocessing` come first.
+
+    Args:
+        patch_size: Side of a square patch in pixels.
+        num_classes: Number of classes.
+        width: Width d of every token.
+        depth: Number of encoder blocks.
+        num_heads: Number of attention heads; each is `width / num_heads` wide.
+        mlp_dim: Width m of the feed-forward's hidden layer.
+        mean: Mean of each channel, for pixels scaled to 0..1; a number counts for all.
+        std: Standard deviation of each channel, likewise.
+        stem: Filters of the 3x3 convolutions before the patches, each followed by ReLU
+            and a max pooling that halves the sides; `()` for none.
+        positions: `"learned"`, `"sinusoidal_1d"` or `"sincos_2d"`.
+        positions_cover_prefix: Whether class, distillation and register tokens get a
+            position too. `None` means yes where there are such tokens and the
+            positions are not `"sincos_2d"`, which are those of patches only.
+        class_token: Whether a class token is prepended.
+        distillation_token: Whether a distillation token with a head of its own follows
+            it; the model's output is the mean of the two heads' logits.
+        num_registers: Number of register tokens.
+        qk_norm: Whether queries and keys are normalised in each head.
+        activation: `"relu"`, `"gelu"` (exact), `"gelu_tanh"` or `"swiglu"`.
+        norm_epsilon: Added to the variance in every LayerNorm.
+        dropout: Dropout rate after the positions and in the feed-forward.
+        attention_dropout: Dropout rate of the attention weights.
+        drop_path: Drop path rate of the last block; it grows linearly from 0 in the
+            first.
+        patch_dropout: Part of the patch tokens left out in training.
+        layer_scale: First value of LayerScale, or `None` for no LayerScale.
+        pool: `"token"`, `"mean"` (patch tokens only), `"map"` (multi-head attention
+            pooling) or `"sequence"`.
+        norm_after_pool: Whether the final LayerNorm follows the pooling.
+        head_hidden: Widths of dense layers before the last one.
+        head_dropout: Dropout rate before each dense layer of the head.
+        head_output: `"logits"` or `"softmax"`.
+        class_names: Name of each class, or `()`.
+
+    Raises:
+        ValueError: If a field is out of its range or two contradict each other.
+    """
+
+    patch_size: int
+    num_classes: int
+    width: int
+    depth: int
+    num_heads: int
+    mlp_dim: int
+    mean: float | tuple[float, ...] = 0.5
+    std: float | tuple[float, ...] = 0.5
+    stem: tuple[int, ...] = ()
+    positions: str = "learned"
+    positions_cover_prefix: bool | None = None
+    class_token: bool = True
+    distillation_token: bool = False
+    num_registers: int = 0
+    qk_norm: bool = False
+    activation: str = "gelu"
+    # 1e-6 as in the published weights; Keras' own default is 1e-3.
+    norm_epsilon: float = 1e-6
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    patch_dropout: float = 0.0
+    layer_scale: float | None = None
+    pool: str = "token"
+    norm_after_pool: bool = False
+    head_hidden: tuple[int, ...] = ()
+    head_dropout: float = 0.0
+    head_output: str = "logits"
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_variant(cls, variant: str, **fields: Any) -> Self:
+        """The configuration of a published size, with any field changed by keyword.
+
+        Args:
+            variant: Size and patch side in pixels: `"Ti/16"`.
+            **fields: Fields of `ViTConfig`; `image_size` and `num_classes` are needed.
+
+        Raises:
+            ValueError: If the size is unknown or the patch side is not a number.
+        """
+        size, _, patch_size = variant.partition("/")
+        check_choice("variant (the part before '/')", size, VARIANTS)
+        if not patch_size.isdecimal():
+            raise ValueError(
+                "variant must end in the patch side in pixels, such as "
+                f"'{size}/16'. Received: {variant!r}"
+            )
+        missing = {"image_size", "num_classes"} - fields.keys()
+        unknown = fields.keys() - {field.name for field in dataclasses.fields(cls)}
+        if missing or unknown:
+            raise ValueError(
+                "from_variant needs image_size and num_classes, and takes the fields "
+                f"of ViTConfig. Missing: {sorted(missing)}, unknown: {sorted(unknown)}"
+            )
+        return cls(**{**VARIANTS[size], "patch_size": int(patch_size), **fields})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("stem", "head_hidden", "class_names"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, self._per_channel(name))
+        if self.positions_cover_prefix is None:
+            covers = self.num_prefix_tokens > 0 and self.positions != "sincos_2d"
+            object.__setattr__(self, "positions_cover_prefix", covers)
+        self._check_ranges()
+        self._check_grid()
+        self._check_tokens()
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Number of tokens before the patch tokens."""
+        return self.class_token + self.distillation_token + self.num_registers
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Number of patches along the height and along the width."""
+        height, width = self.image_size
+        return height // self.patch_size, width // self.patch_size
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patch tokens."""
+        return self.grid[0] * self.grid[1]
+
+    def _per_channel(self, name: str) -> tuple[float, ...]:
+        value = getattr(self, name)
+        if isinstance(value, (int, float)):
+            value = (value,) * self.channels
+        value = tuple(float(number) for number in value)
+        if len(value) != self.channels:
+            raise ValueError(
+                f"{name} must be a number or one number a channel. Received: "
+                f"{name}={value}, channels={self.channels}"
+            )
+        return value
+
+    def _check_ranges(self) -> None:
+        least = {
+            "patch_size": 1,
+            "num_classes": 1,
+            "width": 1,
+            "depth": 1,
+            "num_heads": 1,
+        }
+        for name, bound in (least | {"mlp_dim": 1, "num_registers": 0}).items():
+            _check_integer(name, getattr(self, name), bound)
+        for name in ("stem", "head_hidden"):
+            for filters in getattr(self, name):
+                _check_integer(name, filters, 1)
+        rates = ("dropout", "attention_dropout", "drop_path", "patch_dropout")
+        for name in (*rates, "head_dropout"):
+            _check_rate(name, getattr(self, name))
+        check_choice("positions", self.positions, POSITIONS)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("pool", self.pool, POOLS)
+        check_choice("head_output", self.head_output, OUTPUTS)
+        if self.norm_epsilon <= 0:
+            raise ValueError(
+                f"norm_epsilon must be positive. Received: {self.norm_epsilon!r}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive. Received: {self.std!r}")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(
+                "class_names must name every class. Received: "
+                f"{len(self.class_names)} names, num_classes={self.num_classes}"
+            )
+
+    def _check_grid(self) -> None:
+        if any(side % self.patch_size for side in self.image_size):
+            raise ValueError(
+                "patch_size must divide image_size. Received: "
+                f"patch_size={self.patch_size}, image_size={self.image_size}"
+            )
+        if self.patch_size % 2 ** len(self.stem):
+            raise ValueError(
+                "patch_size must be a multiple of 2 for each convolution of the stem, "
+                f"since each halves the sides. Received: patch_size={self.patch_size}, "
+                f"stem={self.stem}"
+            )
+        if self.width % self.num_heads:
+            raise ValueError(
+                "num_heads must divide width. Received: "
+                f"num_heads={self.num_heads}, width={self.width}"
+            )
+        divisor = {"sinusoidal_1d": 2, "sincos_2d": 4}.get(self.positions, 1)
+        if self.width % divisor:
+            raise ValueError(
+                f"{self.positions} positions need a width that {divisor} divides. "
+                f"Received: width={self.width}"
+            )
+
+    def _check_tokens(self) -> None:
+        if self.pool == "token" and not self.class_token:
+            raise ValueError("pool='token' needs class_token=True.")
+        if self.distillation_token and self.pool != "token":
+            raise ValueError(
+                "distillation_token needs pool='token': its head reads that token. "
+                f"Received: pool={self.pool!r}"
+            )
+        if self.positions_cover_prefix and (
+            self.positions == "sincos_2d" or not self.num_prefix_tokens
+        ):
+            raise ValueError(
+                "positions_cover_prefix needs a class, distillation or register token "
+                "and positions other than 'sincos_2d'. Received: "
+                f"positions={self.positions!r}, prefix tokens={self.num_prefix_tokens}"
+            )
+        if self.drop_path and self.depth == 1:
+            raise ValueError(
+                "drop_path grows from 0 in the first block, so it needs depth >= 2. "
+                f"Received: drop_path={self.drop_path}, depth=1"
+            )

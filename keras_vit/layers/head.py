@@ -1,0 +1,221 @@
+"""From all tokens to one vector, and from it to the classes."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import layers, ops
+
+from keras_vit.config import OUTPUTS, check_choice
+from keras_vit.layers.attention import MultiHeadAttention
+from keras_vit.layers.mlp import FeedForward
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class TokenPool(layers.Layer):
+    """The token at one place: 0 is the class token, 1 the distillation token.
+
+    Args:
+        index: Place of the token.
+
+    Input shape: `(b, n, d)`.  Output shape: `(b, d)`.
+
+    Source: https://arxiv.org/abs/2010.11929, equation 4.
+    """
+
+    def __init__(self, index: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.index = index
+
+    def call(self, tokens):
+        return tokens[:, self.index]
+
+    def get_config(self):
+        return super().get_config() | {"index": self.index}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class MeanPool(layers.Layer):
+    """Mean of the patch tokens; the prefix tokens are left out.
+
+    Args:
+        num_prefix_tokens: Number of tokens before the patch tokens.
+
+    Input shape: `(b, n, d)`.  Output shape: `(b, d)`.
+
+    Source: https://arxiv.org/abs/2205.01580, section 2 (global average pooling).
+    """
+
+    def __init__(self, num_prefix_tokens: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def call(self, tokens):
+        return ops.mean(tokens[:, self.num_prefix_tokens :], axis=1)
+
+    def get_config(self):
+        return super().get_config() | {"num_prefix_tokens": self.num_prefix_tokens}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AttentionPool(layers.Layer):
+    """y + MLP(LN(y)) with y = attention of one learned query over all tokens (MAP).
+
+    Args:
+        num_heads: Number of heads h; it divides the width d.
+        mlp_dim: Width m of the feed-forward's hidden layer.
+        activation: Activation of the feed-forward.
+        norm_epsilon: Epsilon of the inner norm.
+
+    Input shape: `(b, n, d)`.  Output shape: `(b, d)`.
+
+    Raises:
+        ValueError: If h does not divide d, or the activation is unknown.
+
+    Source: https://arxiv.org/abs/2106.04560, section 3.3 (multihead attention pooling).
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        mlp_dim: int,
+        activation: str = "gelu",
+        norm_epsilon: float = 1e-6,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.norm_epsilon = norm_epsilon
+        inner = {"dtype": self.dtype_policy}
+        self.attention = MultiHeadAttention(num_heads, name="attention", **inner)
+        self.norm = layers.LayerNormalization(
+            epsilon=norm_epsilon, name="norm", **inner
+        )
+        self.mlp = FeedForward(mlp_dim, activation, name="mlp", **inner)
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self.probe = self.add_weight(
+            shape=(1, 1, width), initializer="glorot_uniform", name="probe"
+        )
+        self.attention.build((None, 1, width), input_shape)
+        self.norm.build((None, 1, width))
+        self.mlp.build((None, 1, width))
+
+    def call(self, tokens):
+        probe = ops.cast(self.probe, tokens.dtype)
+        probe = ops.repeat(probe, ops.shape(tokens)[0], axis=0)  # (b, 1, d)
+        pooled = self.attention(probe, context=tokens)
+        pooled = pooled + self.mlp(self.norm(pooled))
+        return pooled[:, 0]
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
+            "norm_epsilon": self.norm_epsilon,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class SequencePool(layers.Layer):
+    """softmax(X w + b)^T X: the tokens averaged with learned importance.
+
+    Input shape: `(b, n, d)`.  Output shape: `(b, d)`.
+
+    Source: https://arxiv.org/abs/2104.05704, section 3.2 (SeqPool).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.importance = layers.Dense(1, dtype=self.dtype_policy, name="importance")
+
+    def build(self, input_shape):
+        self.importance.build(input_shape)
+
+    def call(self, tokens):
+        weights = ops.softmax(self.importance(tokens), axis=1)  # (b, n, 1)
+        pooled = ops.matmul(ops.transpose(weights, (0, 2, 1)), tokens)
+        return pooled[:, 0]
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class ClassificationHead(layers.Layer):
+    """Dense layers from one vector to the classes; knows the classes' names.
+
+    Each hidden layer is GELU(x W + b). The last layer starts at zero, so an untrained
+    head predicts every class equally.
+
+    Args:
+        num_classes: Number of classes.
+        hidden: Widths of the dense layers before the last one.
+        dropout: Dropout rate before each dense layer, in [0, 1).
+        head_output: `"logits"`, or `"softmax"` for probabilities that sum to 1.
+        class_names: Name of each class, or `()`.
+
+    Input shape: `(b, d)`.  Output shape: `(b, num_classes)`, at least float32.
+
+    Raises:
+        ValueError: If the output is unknown, or the names are not one a class.
+
+    Source: https://arxiv.org/abs/2010.11929, sections 3.1 and 3.2.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden: Sequence[int] = (),
+        dropout: float = 0.0,
+        head_output: str = "logits",
+        class_names: Sequence[str] = (),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_choice("head_output", head_output, OUTPUTS)
+        if class_names and len(class_names) != num_classes:
+            raise ValueError(
+                "class_names must name every class. Received: "
+                f"{len(class_names)} names, num_classes={num_classes}"
+            )
+        self.num_classes = num_classes
+        self.hidden = tuple(hidden)
+        self.dropout = dropout
+        self.head_output = head_output
+        self.class_names = tuple(class_names)
+        self._dropout = layers.Dropout(dropout, dtype=self.dtype_policy)
+        self._hidden = [
+            layers.Dense(
+                units, activation="gelu", dtype=self.dtype_policy, name=f"hidden_{i}"
+            )
+            for i, units in enumerate(self.hidden)
+        ]
+        self.logits = layers.Dense(
+            num_classes,
+            kernel_initializer="zeros",
+            dtype=self.dtype_policy,
+            name="logits",
+        )
+
+    def build(self, input_shape):
+        for dense in (*self._hidden, self.logits):
+            dense.build(input_shape)
+            input_shape = (*input_shape[:-1], dense.units)
+
+    def call(self, pooled, training=False):
+        for dense in self._hidden:
+            pooled = dense(self._dropout(pooled, training=training))
+        logits = self.logits(self._dropout(pooled, training=training))
+        # Losses and probabilities need more than half precision.
+        logits = ops.cast(logits, keras.backend.result_type(logits.dtype, "float32"))
+        return ops.softmax(logits) if self.head_output == "softmax" else logits
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_classes": self.num_classes,
+            "hidden": self.hidden,
+            "dropout": self.dropout,
+            "head_output": self.head_output,
+            "class_names": self.class_names,
+        }
