@@ -1,0 +1,56 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+
+@contextlib.contextmanager
+def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path to write to, renamed to `path` once the block ends without an error.
+
+    After an error, or a kill at any moment, `path` is what it was before.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes indented JSON, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
+    """Saves a model for use, without the optimizer's state, which is twice its size."""
+    with whole_file(path) as partial:
+        keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
+
+
+def load_model(path: str | pathlib.Path) -> keras.Model:
+    """Loads a `.keras` file in safe mode.
+
+    Raises:
+        ValueError: If the file is missing, cut off, or no Keras model.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file '{path}'.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # zip, JSON, HDF5 and Keras each fail in their own way
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"'{path}' is cut off or is no Keras model. {type(error).__name__}: "
+            f"{reason}"
+        ) from error

@@ -1,0 +1,96 @@
+"""Pictures of a run: curves, predictions, confusion. Each writes one PNG."""
+
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from keras_vit.evaluation import Evaluation
+from keras_vit.files import whole_file
+
+_RIGHT, _WRONG = "#1a7f37", "#cf222e"
+
+
+def draw_curves(history: dict[str, list[float]], path: str | pathlib.Path) -> None:
+    """Loss and accuracy of each epoch, training and validation.
+
+    Args:
+        history: Columns of `history.csv` by name.
+        path: Where the PNG goes.
+    """
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, history[metric], label="training", color="#8c959f")
+        axes.plot(epochs, history[f"val_{metric}"], label="validation", color="#0969da")
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    if len(epochs) > 1:
+        best = max(history["val_accuracy"])
+        axes.set_title(f"best validation accuracy {best:.1%}", fontsize=10)
+    _save(figure, path)
+
+
+def draw_predictions(
+    images: np.ndarray, evaluation: Evaluation, title: str, path: str | pathlib.Path
+) -> None:
+    """Images with what was predicted; wrong ones framed red with the true class.
+
+    Args:
+        images: Uint8 `(count, height, width, c)`, one for each row of `evaluation`.
+        evaluation: Predictions of these images.
+        title: Line above them.
+        path: Where the PNG goes.
+    """
+    columns = 8
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(columns * 1.35, rows * 1.6 + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[len(images) :]:
+        axes.set_axis_off()
+    shown = zip(grid, images, evaluation.labels, evaluation.predictions, strict=False)
+    for row, (axes, image, label, prediction) in enumerate(shown):
+        right = label == prediction
+        color = _RIGHT if right else _WRONG
+        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        axes.set(xticks=[], yticks=[])
+        probability = evaluation.probabilities[row, prediction]
+        text = f"{evaluation.class_names[prediction]} {probability:.0%}"
+        if not right:
+            text += f"\nis {evaluation.class_names[label]}"
+        axes.set_title(text, fontsize=8, color=color)
+        for spine in axes.spines.values():
+            spine.set(color=color, linewidth=1 if right else 3)
+    _save(figure, path)
+
+
+def draw_confusion(evaluation: Evaluation, path: str | pathlib.Path) -> None:
+    """Part of each true class (row) that was predicted as each class (column)."""
+    confusion = evaluation.confusion
+    parts = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    count = len(confusion)
+    side = min(3.5 + 0.45 * count, 20)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(parts, cmap="Blues", vmin=0, vmax=1)
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"top-1 {evaluation.top1:.1%} of {len(evaluation.labels)} images",
+    )
+    if count <= 40:
+        axes.set_xticks(range(count), evaluation.class_names, rotation=90)
+        axes.set_yticks(range(count), evaluation.class_names)
+    if count <= 20:
+        for row, column in np.argwhere(confusion):
+            color = "white" if parts[row, column] > 0.5 else "black"
+            text = confusion[row, column]
+            axes.text(column, row, text, ha="center", va="center", color=color)
+    _save(figure, path)
+
+
+def _save(figure, path) -> None:
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
