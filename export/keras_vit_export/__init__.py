@@ -1,0 +1,23 @@
+"""A trained Keras model -> a `.tflite` whose accuracy was measured.
+
+Light: importing this package loads neither TensorFlow nor Keras.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_vit_export.convert import export
+    from keras_vit_export.report import Report
+    from keras_vit_export.runtime import Classifier
+
+__all__ = ["Classifier", "Report", "export"]
+
+_HOMES = {"Classifier": "runtime", "Report": "report", "export": "convert"}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

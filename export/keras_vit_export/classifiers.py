@@ -1,0 +1,110 @@
+"""One face for a `.keras` and a `.tflite`: class names, preprocessing, probabilities."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from keras_vit_export.runtime import Classifier, fit_image, open_image
+
+if TYPE_CHECKING:
+    import keras
+
+
+class AnyClassifier(Protocol):
+    """What `Classifier` and `KerasClassifier` have in common."""
+
+    class_names: tuple[str, ...]
+    preprocessing: dict
+
+    def read(self, path: str | pathlib.Path) -> np.ndarray: ...
+
+    def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray: ...
+
+
+class KerasClassifier:
+    """A Keras model as a classifier of images.
+
+    Args:
+        model: From images `(b, height, width, c)` in 0..255 to logits or
+            probabilities `(b, num_classes)`.
+
+    Raises:
+        ValueError: If the model takes no images of a fixed size.
+    """
+
+    def __init__(self, model: "keras.Model"):
+        shape = model.input_shape
+        if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
+            raise ValueError(
+                "The model must take one image of a fixed size, shape "
+                f"(b, height, width, c). Received: input shape {shape}"
+            )
+        self.model = model
+        self.size_bytes = sum(
+            int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
+        )
+        self.operations: dict[str, int] = {}
+        self.preprocessing, self.class_names = _contract_of(model)
+        noise = np.random.default_rng(0).uniform(0, 255, (2, *shape[1:]))
+        self.ends_in_probabilities = _gives_probabilities(self._output(noise))
+
+    def read(self, path: str | pathlib.Path) -> np.ndarray:
+        """Decodes an image file and fits it to the model: uint8 `(height, width, c)`.
+
+        Raises:
+            OSError: If the file is no image or is cut off.
+        """
+        return fit_image(open_image(path), **self.preprocessing)
+
+    def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Probabilities `(b, num_classes)` of images `(height, width, c)`, 0..255."""
+        from keras import ops
+
+        output = self._output(np.asarray(images))
+        return output if self.ends_in_probabilities else np.array(ops.softmax(output))
+
+    def _output(self, images: np.ndarray) -> np.ndarray:
+        return self.model.predict_on_batch(np.asarray(images, "float32"))
+
+
+def open_classifier(path: str | pathlib.Path) -> AnyClassifier:
+    """Loads a `.keras` or a `.tflite`.
+
+    Raises:
+        ValueError: If the file is missing, cut off, or of another kind.
+    """
+    suffix = pathlib.Path(path).suffix
+    if suffix == ".tflite":
+        return Classifier(path)
+    if suffix != ".keras":
+        raise ValueError(f"A model is a .keras or a .tflite file. Received: '{path}'")
+    from keras_vit.files import load_model
+
+    return KerasClassifier(load_model(path))
+
+
+def _gives_probabilities(output: np.ndarray) -> bool:
+    from keras_vit.evaluation import gives_probabilities
+
+    return gives_probabilities(output)
+
+
+def _contract_of(model) -> tuple[dict, tuple[str, ...]]:
+    """Preprocessing and class names; a plain stretch where the model does not say."""
+    from keras_vit.config import Preprocessing
+    from keras_vit.model import config_of
+
+    try:
+        config = config_of(model)
+        names = config.class_names
+    except ValueError:
+        _, height, width, channels = model.input_shape
+        config = Preprocessing(image_size=(height, width), channels=channels)
+        names = ()
+    fields = (field.name for field in dataclasses.fields(Preprocessing))
+    preprocessing = {name: getattr(config, name) for name in fields}
+    count = model.output_shape[-1]
+    return preprocessing, names or tuple(f"class {index}" for index in range(count))

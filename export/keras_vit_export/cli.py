@@ -1,0 +1,192 @@
+"""The command line. Parsing imports nothing heavy: `--help` answers at once."""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+PROGRAM = "keras-vit"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        Exit status: 0, 1 if a check failed, 2 after a user's mistake, 130 after an
+        interruption.
+    """
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    try:
+        from keras_vit_export import commands
+
+        return getattr(commands, options.command)(options)
+    except KeyboardInterrupt as interruption:
+        return _complain(f"interrupted. {interruption}".strip(), 130)
+    except (ValueError, OSError, RuntimeError) as error:
+        return _complain(" ".join(str(error).split()), 2)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Labelled images -> a small, checked Vision Transformer on a "
+        "device.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_export(commands)
+    _add_classify(commands)
+    return parser
+
+
+def _add_demo(commands) -> None:
+    demo = commands.add_parser(
+        "demo", help="train, export, check and report on the bundled digits"
+    )
+    demo.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="RUN",
+        help="new folder (default: the next free runs/demo-N)",
+    )
+    demo.add_argument("--epochs", type=int, default=80, help="default: 80")
+    _add_seed_and_json(demo)
+
+
+def _add_train(commands) -> None:
+    train = commands.add_parser("train", help="train a model on labelled images")
+    _add_dataset(train, required=True)
+    train.add_argument(
+        "--variant",
+        help="size and patch side, such as nano/2, micro/4 or Ti/16 "
+        "(default: by the size of the images)",
+    )
+    train.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="PIXELS",
+        help="side of the square the model sees, or HEIGHTxWIDTH "
+        "(default: that of the images up to 64 pixels, else 224)",
+    )
+    train.add_argument("--epochs", type=int, default=60, help="default: 60")
+    train.add_argument("--batch-size", type=int, default=64, help="default: 64")
+    train.add_argument("--learning-rate", type=float, help="peak (default: 0.003)")
+    train.add_argument(
+        "--flip", action="store_true", help="mirror images at random in training"
+    )
+    train.add_argument(
+        "--resize",
+        default="stretch",
+        help="stretch (default) or crop, which keeps proportions",
+    )
+    train.add_argument(
+        "--output", type=pathlib.Path, metavar="RUN", required=True, help="new folder"
+    )
+    _add_seed_and_json(train)
+
+
+def _add_evaluate(commands) -> None:
+    evaluate = commands.add_parser("evaluate", help="top-1 of a model on test images")
+    _add_model(evaluate, "a .keras or a .tflite")
+    _add_dataset(evaluate, required=True)
+    evaluate.add_argument(
+        "--confusion",
+        type=pathlib.Path,
+        metavar="PNG",
+        help="where the confusion picture goes (default: beside the model)",
+    )
+    _add_json(evaluate)
+
+
+def _add_export(commands) -> None:
+    export = commands.add_parser("export", help="write a checked .tflite")
+    _add_model(export, "a .keras")
+    export.add_argument(
+        "--recipe",
+        default="dynamic_int8",
+        help="float32, float16 or dynamic_int8 (default)",
+    )
+    export.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="TFLITE",
+        required=True,
+        help="file to write; its report goes beside it, ending in .json",
+    )
+    _add_dataset(export, required=False)
+    export.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="write nothing, and exit with 1, if top-1 falls by more percentage points",
+    )
+    _add_json(export)
+
+
+def _add_classify(commands) -> None:
+    classify = commands.add_parser("classify", help="name what images show")
+    _add_model(classify, "a .keras or a .tflite")
+    classify.add_argument(
+        "images",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of them",
+    )
+    _add_json(classify)
+
+
+def _add_model(parser, kinds: str) -> None:
+    parser.add_argument("model", type=pathlib.Path, help=f"{kinds} file")
+
+
+def _add_dataset(parser, required: bool) -> None:
+    parser.add_argument(
+        "--dataset",
+        required=required,
+        metavar="NAME|DIR",
+        help="digits, a folder with one subfolder a class, or a name of TensorFlow "
+        "Datasets",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where TensorFlow Datasets keeps its files"
+    )
+    parser.add_argument(
+        "--broken",
+        default="skip",
+        help="unreadable files of a folder: skip (default) or refuse",
+    )
+
+
+def _add_seed_and_json(parser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    _add_json(parser)
+
+
+def _add_json(parser) -> None:
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="write the figures there too"
+    )
+
+
+def _image_size(text: str) -> tuple[int, int]:
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"must be PIXELS or HEIGHTxWIDTH. Received: {text!r}"
+        )
+    return int(sides[0]), int(sides[-1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

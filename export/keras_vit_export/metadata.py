@@ -1,0 +1,47 @@
+"""What travels inside the `.tflite`: class names, preprocessing, the export's report.
+
+Both are files of a ZIP archive behind the model, where the TFLite Metadata format
+keeps its label file: runtimes read the model from the front and never see it.
+Standard library only.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+LABELS = "labels.txt"
+CONTRACT = "keras_vit.json"
+
+
+def attach(model: bytes, class_names: Sequence[str], contract: dict[str, Any]) -> bytes:
+    """Appends class names and contract to a `.tflite`, uncompressed.
+
+    Args:
+        model: The flatbuffer.
+        class_names: Name of each class, or none.
+        contract: `"preprocessing"` and whatever else describes the file; JSON types.
+    """
+    buffer = io.BytesIO(model)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        if class_names:
+            archive.writestr(_entry(LABELS), "\n".join(class_names) + "\n")
+        archive.writestr(_entry(CONTRACT), json.dumps(contract, indent=1))
+    return buffer.getvalue()
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    # A fixed time, so that the same model gives the same bytes.
+    return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+
+
+def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Class names and contract of a `.tflite`; empty where it carries none."""
+    if not zipfile.is_zipfile(io.BytesIO(model)):
+        return (), {}
+    with zipfile.ZipFile(io.BytesIO(model)) as archive:
+        names = archive.namelist()
+        labels = archive.read(LABELS).decode() if LABELS in names else ""
+        contract = json.loads(archive.read(CONTRACT)) if CONTRACT in names else {}
+    return tuple(labels.splitlines()), contract

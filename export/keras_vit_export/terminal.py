@@ -1,0 +1,35 @@
+"""What the terminal shows: our lines, not those of C++ libraries."""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Holds back file descriptor 2 in the block; shows it only if the block fails.
+
+    TensorFlow, XLA and LiteRT write there from C++, past `sys.stderr` and whatever the
+    log level. `ValueError` is a user's mistake and explains itself.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        shown = False
+        try:
+            yield
+        except ValueError:
+            raise
+        except Exception:
+            shown = True
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            if shown:
+                held.seek(0)
+                os.write(2, held.read())
