@@ -16,7 +16,7 @@ demo: .venv/installed
 	@$(BIN)/keras-vit demo
 
 test: .venv/installed-test lint
-	@$(BIN)/python -m pytest -n 2 -m "not long"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 
 test-long: .venv/installed-test
 	@$(BIN)/python -m pytest -m long

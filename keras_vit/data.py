@@ -85,6 +85,8 @@ class ImageSource:
     ) -> ImageData:
         """Decodes, resizes and batches; arguments and errors as in `load_data`."""
         preprocessing = preprocessing or self._unchanged()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
 
         def prepare(raw, label):
             return fit_image(self.decode(raw), preprocessing), label
@@ -142,7 +144,8 @@ def load_data(
 
     Raises:
         ValueError: If the name is unknown, there are fewer than two classes, a class
-            has too few images, or a file is unreadable and `broken="refuse"`.
+            has too few images, a file is unreadable and `broken="refuse"`, or
+            `batch_size` is below 1.
     """
     source = find_source(name, data_dir=data_dir, broken=broken)
     return source.load(preprocessing, batch_size=batch_size, seed=seed)
@@ -279,10 +282,8 @@ def _tfds(name: str, data_dir: str | None) -> ImageSource:
     builder = _tfds_builder(name, data_dir)
     image_key, label_key = builder.info.supervised_keys or (None, None)
     features = dict(getattr(builder.info.features, "items", dict)())
-    if not (
-        isinstance(features.get(image_key), tfds.features.Image)
-        and isinstance(features.get(label_key), tfds.features.ClassLabel)
-    ):
+    kinds = [type(features.get(key)) for key in (image_key, label_key)]
+    if kinds != [tfds.features.Image, tfds.features.ClassLabel]:
         raise ValueError(f"Data set {name!r} is not one of images with a class each.")
     _download(builder, name)
     slices = _tfds_slices(set(builder.info.splits), name)

@@ -25,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return getattr(commands, options.command)(options)
     except KeyboardInterrupt as interruption:
         return _complain(f"interrupted. {interruption}".strip(), 130)
+    except BrokenPipeError:  # `keras-vit ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except (ValueError, OSError, RuntimeError) as error:
         return _complain(" ".join(str(error).split()), 2)
 

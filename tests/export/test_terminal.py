@@ -1,0 +1,25 @@
+import os
+
+import pytest
+from keras_vit_export.terminal import quiet
+
+
+def test_lines_of_libraries_are_held_back(capfd):
+    with quiet():
+        os.write(2, b"oneDNN custom operations are on\n")
+    os.write(2, b"ours\n")
+    assert capfd.readouterr().err == "ours\n"
+
+
+def test_they_are_shown_if_the_block_fails(capfd):
+    with pytest.raises(RuntimeError), quiet():
+        os.write(2, b"the reason\n")
+        raise RuntimeError
+    assert capfd.readouterr().err == "the reason\n"
+
+
+def test_a_users_mistake_explains_itself(capfd):
+    with pytest.raises(ValueError), quiet():
+        os.write(2, b"noise\n")
+        raise ValueError
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,102 @@
+import dataclasses
+
+import pytest
+
+from keras_vit import Preprocessing, ViTConfig
+from keras_vit.config import VARIANTS, check_choice
+
+
+def test_from_variant_takes_the_size_from_the_table_and_the_patch_from_the_name():
+    config = ViTConfig.from_variant("S/8", image_size=64, num_classes=5)
+    assert (config.width, config.depth, config.num_heads) == (384, 12, 6)
+    assert (config.patch_size, config.image_size, config.grid) == (8, (64, 64), (8, 8))
+
+
+@pytest.mark.parametrize("size", VARIANTS)
+def test_any_field_of_a_variant_changes_by_keyword(size):
+    config = ViTConfig.from_variant(
+        f"{size}/4", image_size=(8, 12), num_classes=2, depth=3, drop_path=0.5
+    )
+    assert (config.depth, config.drop_path, config.image_size) == (3, 0.5, (8, 12))
+
+
+def test_a_config_is_frozen(tiny):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tiny().width = 16
+
+
+def test_an_integer_size_is_the_side_of_a_square():
+    assert Preprocessing(image_size=5).image_size == (5, 5)
+
+
+def test_a_number_for_mean_counts_for_every_channel(tiny):
+    assert tiny(mean=0.25, channels=2).mean == (0.25, 0.25)
+
+
+def test_positions_cover_prefix_tokens_unless_they_are_those_of_patches(tiny):
+    assert tiny().positions_cover_prefix
+    assert not tiny(positions="sincos_2d").positions_cover_prefix
+    assert not tiny(class_token=False, pool="mean").positions_cover_prefix
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"patch_size": 5}, ["patch_size must divide image_size", "5", "(8, 12)"]),
+        ({"num_heads": 3}, ["num_heads must divide width", "3", "8"]),
+        ({"width": 0}, ["width", "0"]),
+        ({"depth": True}, ["depth", "True"]),
+        ({"pool": "tokn"}, ["pool must be one of token,", "'tokn'"]),
+        ({"positions": "sin"}, ["positions must be one of", "sincos_2d"]),
+        ({"activation": "swish"}, ["activation", "swiglu"]),
+        ({"head_output": "soft"}, ["head_output", "softmax"]),
+        ({"resize": "squash"}, ["resize", "stretch"]),
+        ({"interpolation": "cubic"}, ["interpolation", "bicubic"]),
+        ({"crop": 1.5}, ["crop", "1.5"]),
+        ({"image_size": (8, 8, 8)}, ["image_size", "(8, 8, 8)"]),
+        ({"image_size": 8.0}, ["image_size", "8.0"]),
+        ({"drop_path": 1.0}, ["drop_path", "1.0"]),
+        ({"drop_path": 0.1, "depth": 1}, ["drop_path", "depth >= 2"]),
+        ({"std": 0.0}, ["std", "positive"]),
+        ({"mean": (0.1, 0.2)}, ["mean", "channels=3"]),
+        ({"norm_epsilon": 0.0}, ["norm_epsilon", "positive"]),
+        ({"class_names": ("a",)}, ["class_names", "num_classes=3"]),
+        ({"class_token": False}, ["pool='token' needs class_token"]),
+        ({"distillation_token": True, "pool": "mean"}, ["distillation_token", "mean"]),
+        ({"stem": (4, 4, 4)}, ["patch_size", "stem=(4, 4, 4)"]),
+        ({"width": 6, "positions": "sincos_2d"}, ["sincos_2d", "width=6"]),
+        (
+            {"positions": "sincos_2d", "positions_cover_prefix": True},
+            ["positions_cover_prefix", "sincos_2d"],
+        ),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value(tiny, fields, words):
+    with pytest.raises(ValueError) as error:
+        tiny(**fields)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ("Tiny/16", ["one of Ti,", "'Tiny'"]),
+        ("S", ["patch side", "'S'"]),
+        ("S/x", ["patch side", "'S/x'"]),
+        ("S/5", ["patch_size must divide"]),
+    ],
+)
+def test_a_wrong_variant_is_explained(variant, words):
+    with pytest.raises(ValueError) as error:
+        ViTConfig.from_variant(variant, image_size=224, num_classes=2)
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_missing_and_unknown_fields_are_listed():
+    with pytest.raises(ValueError, match=r"Missing: \['num_classes'\].*\['widht'\]"):
+        ViTConfig.from_variant("S/16", image_size=224, widht=4)
+
+
+def test_the_nearest_choice_comes_first():
+    with pytest.raises(ValueError, match="one of mean, token"):
+        check_choice("pool", "meen", ["token", "mean"])

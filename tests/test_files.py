@@ -1,0 +1,42 @@
+import pytest
+
+from keras_vit import build_vit
+from keras_vit.files import load_model, save_model, whole_file
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), whole_file(path) as partial:
+        partial.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_saved_model_has_no_optimizer(tiny, tmp_path):
+    model = build_vit(tiny(depth=1))
+    model.compile("adam", "mse")
+    save_model(model, tmp_path / "small.keras")
+    model.save(tmp_path / "large.keras")
+    assert not getattr(load_model(tmp_path / "small.keras"), "optimizer", None)
+    sizes = [(tmp_path / f"{n}.keras").stat().st_size for n in ("small", "large")]
+    assert sizes[0] < sizes[1]
+
+
+def test_a_missing_or_cut_off_model_is_one_clear_line(tiny, tmp_path):
+    with pytest.raises(ValueError, match="There is no file"):
+        load_model(tmp_path / "none.keras")
+    build_vit(tiny(depth=1)).save(tmp_path / "model.keras")
+    whole = (tmp_path / "model.keras").read_bytes()
+    for part in (0, 100, len(whole) // 2, len(whole) - 10):
+        (tmp_path / "cut.keras").write_bytes(whole[:part])
+        with pytest.raises(ValueError, match="cut off or is no Keras model") as error:
+            load_model(tmp_path / "cut.keras")
+        assert "\n" not in str(error.value)
+
+
+def test_a_text_file_is_no_model(tmp_path):
+    (tmp_path / "text.keras").write_text("hello")
+    with pytest.raises(ValueError, match="no Keras model"):
+        load_model(tmp_path / "text.keras")

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_vit import Preprocessing, load_data
+from keras_vit.folders import find_images, read_image
+
+SMALL = Preprocessing(image_size=8)
+
+
+def paint(path, color, size=(20, 14), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, color).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes of ten: PNG and JPEG, colour and grey, of different sizes."""
+    for index in range(10):
+        kind, size = ("png", "jpg")[index % 2], (20 + index, 30 - index)
+        paint(tmp_path / f"red/{index}.{kind}", (200, 10 * index, 0), size)
+        paint(tmp_path / f"white/sub/{index}.{kind}", 200 + index, size, "L")
+    return tmp_path
+
+
+def test_a_subfolder_is_a_class(folder):
+    data = load_data(str(folder), SMALL)
+    assert data.class_names == ("red", "white")
+    assert data.counts == {"train": 14, "validation": 2, "test": 4}
+    for images, labels in data.test.as_numpy_iterator():
+        assert images.shape[1:] == (8, 8, 3)
+        red_only = images[..., 2].mean(axis=(1, 2)) < 100
+        np.testing.assert_array_equal(red_only, labels == 0)
+
+
+def test_given_splits_are_kept_and_missing_ones_cut_from_train(
+    folder, tmp_path_factory
+):
+    root = tmp_path_factory.mktemp("splits")
+    (folder / "red").rename(root / "unused")
+    for split, count in (("train", 10), ("test", 3)):
+        for name in ("a", "b"):
+            for index in range(count):
+                paint(root / f"{split}/{name}/{index}.png", (index, 0, 0))
+    (root / "unused").rename(folder / "red")
+    data = load_data(str(root), SMALL)
+    assert data.counts == {"train": 18, "validation": 2, "test": 6}
+
+
+def test_images_of_one_size_need_no_preprocessing(tmp_path):
+    for name in ("a", "b"):
+        for index in range(4):
+            paint(tmp_path / f"{name}/{index}.png", index, (7, 5), "L")
+    images, _ = next(iter(load_data(str(tmp_path)).train))
+    assert images.shape[1:] == (5, 7, 1)
+
+
+def test_images_of_many_sizes_need_one(folder):
+    with pytest.raises(ValueError, match="differ in size"):
+        load_data(str(folder))
+
+
+def test_orientation_of_a_phone_is_respected(tmp_path):
+    image = Image.fromarray(np.arange(6, dtype="uint8").reshape(2, 3) * 40)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by a quarter turn
+    image.save(tmp_path / "turned.png", exif=exif)
+    assert read_image(tmp_path / "turned.png").shape == (3, 2, 3)
+
+
+def broken_files(folder):
+    (folder / "red/notes.txt").write_text("not an image")
+    whole = (folder / "red/0.png").read_bytes()
+    (folder / "red/cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "white/empty.jpg").write_bytes(b"")
+    return {"notes.txt", "cut.png", "empty.jpg"}
+
+
+def test_broken_files_are_left_out_and_named(folder):
+    names = broken_files(folder)
+    found = find_images(folder)
+    assert {path.name for path in found.skipped} == names
+    assert len(found.files["train"]) == 20
+
+
+def test_broken_files_are_refused_if_asked(folder):
+    broken_files(folder)
+    with pytest.raises(ValueError, match="3 unreadable: .*cut.png"):
+        load_data(str(folder), SMALL, broken="refuse")
+
+
+def test_a_folder_without_classes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least two subfolders.*0 in"):
+        load_data(str(tmp_path), SMALL)
+    paint(tmp_path / "only/1.png", 0)
+    with pytest.raises(ValueError, match="at least two subfolders.*1 in"):
+        load_data(str(tmp_path), SMALL)
+
+
+def test_a_class_without_images_is_named(folder):
+    (folder / "blue").mkdir()
+    with pytest.raises(ValueError, match="none of blue"):
+        load_data(str(folder), SMALL)
+
+
+def test_splits_with_different_classes_are_refused(tmp_path):
+    for place in ("train/a", "train/b", "test/a", "test/c"):
+        paint(tmp_path / place / "1.png", 0)
+    with pytest.raises(ValueError, match="Received: c in"):
+        load_data(str(tmp_path), SMALL)

@@ -1,0 +1,119 @@
+"""Imports point one way, and what must be light is light."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+# A module may import those of its own rank and below.
+RANKS = [
+    {"keras_vit.config", "keras_vit.evaluation"},
+    {"keras_vit.layers", "keras_vit.files", "keras_vit.folders"},
+    {"keras_vit.model", "keras_vit.pictures"},
+    {"keras_vit.data"},
+    {"keras_vit.runs"},
+    {"keras_vit.training"},
+    {"keras_vit"},
+    {
+        "keras_vit_export.recipes",
+        "keras_vit_export.metadata",
+        "keras_vit_export.inspection",
+        "keras_vit_export.terminal",
+    },
+    {"keras_vit_export.runtime"},
+    {"keras_vit_export.classifiers"},
+    {"keras_vit_export.report"},
+    {"keras_vit_export.convert"},
+    {"keras_vit_export"},
+    {"keras_vit_export.commands"},
+    {"keras_vit_export.cli"},
+]
+RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
+PACKAGES = (
+    ("keras_vit", ROOT / "keras_vit"),
+    ("keras_vit_export", ROOT / "export/keras_vit_export"),
+)
+
+
+def modules():
+    for package, folder in PACKAGES:
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            parts = [part for part in parts if part != "__init__"]
+            yield ".".join([package, *parts]), path
+
+
+def home(module):
+    """The ranked module that a module belongs to: a layer's file is of the layers."""
+    while module not in RANK and "." in module:
+        module = module.rpartition(".")[0]
+    return module
+
+
+def imported(path):
+    """Modules of ours that a file imports anywhere, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [
+                f"{node.module}.{alias.name}"
+                if f"{node.module}.{alias.name}" in RANK
+                else node.module
+                for alias in node.names
+            ]
+        else:
+            continue
+        yield from (n for n in names if n.split(".")[0] in dict(PACKAGES))
+
+
+def wrong_way(module, path):
+    for name in imported(path):
+        importer, target = home(module), home(name)
+        if importer != target and RANK[target] >= RANK[importer]:
+            yield f"{module} imports {name}"
+
+
+def test_every_module_has_a_rank():
+    known = {home(module) for module, _ in modules()}
+    assert known == set(RANK)
+
+
+def test_imports_point_one_way():
+    assert not [bad for module, path in modules() for bad in wrong_way(module, path)]
+
+
+def test_an_import_that_points_back_is_found(tmp_path):
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from keras_vit_export import cli\n")
+    assert list(wrong_way("keras_vit.data", bad))
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import keras_vit_export", ["tensorflow", "keras", "keras_vit", "numpy"]),
+        ("import keras_vit_export.runtime", ["tensorflow", "keras", "keras_vit"]),
+        ("import keras_vit_export.recipes", ["tensorflow", "keras", "numpy"]),
+        (
+            """from keras_vit_export.cli import main
+try: main(['train', '--help'])
+except SystemExit: pass""",
+            ["tensorflow", "keras", "keras_vit", "numpy", "PIL"],
+        ),
+    ],
+)
+def test_light_imports_load_nothing_heavy(statement, absent):
+    check = f"import sys\nassert not set({absent}) & set(sys.modules), 'heavy'"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{statement}\n{check}"],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}", "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr

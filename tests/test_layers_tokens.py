@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from keras_vit import layers
+
+
+def test_prefix_tokens_come_first_in_the_papers_order(rng, randomize):
+    patches = rng.normal(size=(3, 4, 8)).astype("float32")
+    layer = layers.PrefixTokens(True, True, num_registers=2)
+    layer(patches)
+    randomize(layer)
+    assert [w.name for w in layer.weights] == [
+        "class_token",
+        "distillation_token",
+        "register_tokens",
+    ]
+    got = np.asarray(layer(patches))
+    prefix = np.concatenate(layer.get_weights(), axis=1)
+    np.testing.assert_array_equal(got[:, :4], prefix.repeat(3, axis=0))
+    np.testing.assert_array_equal(got[:, 4:], patches)
+
+
+def test_no_token_at_all_is_refused():
+    with pytest.raises(ValueError, match="at least one token"):
+        layers.PrefixTokens(class_token=False)

@@ -1,0 +1,227 @@
+"""The wiring: published sizes, the contract in the file, properties of the whole."""
+
+import dataclasses
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_vit import ViTConfig, build_vit, config_of
+
+# At 224 pixels and 1000 classes: vision_transformer's `models_test.py`.
+PUBLISHED = {
+    "Ti/16": 5_717_416,
+    "S/16": 22_050_664,
+    "S/32": 22_878_952,
+    "B/16": 86_567_656,
+    "B/32": 88_224_232,
+}
+
+# Together they change every field of ViTConfig, which a test below makes sure of.
+CONFIGS = {
+    "token": {
+        "channels": 1,
+        "mean": 0.2,
+        "std": 0.3,
+        "positions": "sinusoidal_1d",
+        "num_registers": 2,
+        "class_names": ("a", "b", "c"),
+        "head_output": "softmax",
+        "qk_norm": True,
+        "norm_epsilon": 1e-3,
+    },
+    "mean": {
+        "pool": "mean",
+        "class_token": False,
+        "stem": (4,),
+        "positions": "sincos_2d",
+        "activation": "swiglu",
+        "dropout": 0.1,
+        "patch_dropout": 0.25,
+        "norm_after_pool": True,
+    },
+    "map": {
+        "pool": "map",
+        "num_registers": 1,
+        "positions_cover_prefix": False,
+        "activation": "gelu_tanh",
+        "head_hidden": (5,),
+        "head_dropout": 0.3,
+        "drop_path": 0.2,
+        "resize": "crop",
+        "interpolation": "bicubic",
+        "crop": 0.875,
+    },
+    "sequence": {
+        "pool": "sequence",
+        "class_token": False,
+        "activation": "relu",
+        "attention_dropout": 0.4,
+        "layer_scale": 0.1,
+        "stem": (4, 6),
+    },
+    "distilled": {
+        "distillation_token": True,
+        "head_output": "softmax",
+        "norm_after_pool": True,
+    },
+    "other sizes": {
+        "image_size": (6, 9),
+        "patch_size": 3,
+        "num_classes": 2,
+        "width": 12,
+        "depth": 3,
+        "num_heads": 3,
+        "mlp_dim": 10,
+    },
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request, tiny):
+    return tiny(**CONFIGS[request.param])
+
+
+@pytest.mark.parametrize(("variant", "parameters"), PUBLISHED.items())
+def test_parameter_count_is_the_papers(variant, parameters):
+    config = ViTConfig.from_variant(variant, image_size=224, num_classes=1000)
+    assert build_vit(config).count_params() == parameters
+    keras.backend.clear_session()
+
+
+@pytest.mark.long
+def test_parameter_count_of_the_large_model_is_the_papers():
+    config = ViTConfig.from_variant("L/16", image_size=224, num_classes=1000)
+    assert build_vit(config).count_params() == 304_326_632
+
+
+@pytest.mark.parametrize(
+    ("variant", "least", "most"), [("nano/2", 2e5, 2.2e5), ("micro/4", 6.5e5, 7.5e5)]
+)
+def test_the_small_sizes_are_as_small_as_they_say(variant, least, most):
+    config = ViTConfig.from_variant(variant, image_size=16, channels=1, num_classes=10)
+    assert least < build_vit(config).count_params() < most
+
+
+def test_the_configs_change_every_field(tiny):
+    changed = set()
+    for fields in CONFIGS.values():
+        config, default = tiny(**fields), tiny()
+        changed |= {
+            field.name
+            for field in dataclasses.fields(ViTConfig)
+            if getattr(config, field.name) != getattr(default, field.name)
+        }
+    assert changed == {field.name for field in dataclasses.fields(ViTConfig)}
+
+
+def test_config_of_gives_the_config_back_also_from_a_file(config, tmp_path):
+    model = build_vit(config)
+    assert config_of(model) == config
+    model.save(tmp_path / "model.keras")
+    assert config_of(keras.saving.load_model(tmp_path / "model.keras")) == config
+
+
+def test_a_loaded_model_predicts_the_same_to_the_last_bit(
+    config, rng, randomize, tmp_path
+):
+    images = rng.uniform(0, 255, (3, *config.image_size, config.channels))
+    model = randomize(build_vit(config))
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    expected = model.predict_on_batch(images)
+    assert np.ptp(expected) > 0, "the weights are random"
+    np.testing.assert_array_equal(again.predict_on_batch(images), expected)
+
+
+def test_a_new_process_loads_it_in_safe_mode_and_predicts_the_same(
+    tiny, rng, randomize, tmp_path
+):
+    config = tiny(**CONFIGS["map"])
+    images = rng.uniform(0, 255, (3, *config.image_size, 3)).astype("float32")
+    model = randomize(build_vit(config))
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    script = (
+        "import keras, keras_vit, numpy as np\n"
+        "model = keras.saving.load_model('model.keras', safe_mode=True)\n"
+        "np.save('output.npy', model.predict_on_batch(np.load('images.npy')))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "output.npy"), model.predict_on_batch(images)
+    )
+
+
+def test_one_image_gives_its_row_of_the_batch(config, rng, randomize):
+    images = rng.uniform(0, 255, (3, *config.image_size, config.channels))
+    model = randomize(build_vit(config))
+    whole = model.predict_on_batch(images)
+    np.testing.assert_allclose(
+        model.predict_on_batch(images[1:2]), whole[1:2], atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_a_model_fits_in_mixed_precision(policy, config, rng):
+    keras.config.set_dtype_policy(policy)
+    model = build_vit(config)
+    loss = keras.losses.SparseCategoricalCrossentropy(config.head_output == "logits")
+    model.compile("adam", loss)
+    images = rng.uniform(0, 255, (4, *config.image_size, config.channels))
+    history = model.fit(images, np.arange(4) % 2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert model.predict_on_batch(images).dtype == np.float32
+
+
+def test_without_positions_the_patches_could_come_in_any_order(tiny, rng, randomize):
+    """With the positions set to zero, and only then, shuffled patches change nothing."""
+    model = randomize(build_vit(tiny(pool="mean")))
+    image = rng.uniform(0, 255, (1, 8, 12, 3))
+    swapped = image.copy()
+    swapped[:, :4, :4], swapped[:, 4:, 8:] = image[:, 4:, 8:], image[:, :4, :4]
+    first, second = (model.predict_on_batch(x) for x in (image, swapped))
+    assert not np.allclose(first, second, atol=1e-3)
+    positions = model.get_layer("positions")
+    positions.set_weights([np.zeros_like(positions.get_weights()[0])])
+    first, second = (model.predict_on_batch(x) for x in (image, swapped))
+    np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+def test_drop_path_grows_linearly_over_the_blocks(tiny):
+    model = build_vit(tiny(depth=3, drop_path=0.4))
+    rates = [model.get_layer(f"block_{i:02d}_mlp_drop_path").rate for i in range(3)]
+    assert rates == [0.0, 0.2, 0.4]
+
+
+def test_a_distilled_model_is_the_mean_of_its_heads(tiny, rng, randomize):
+    model = randomize(build_vit(tiny(distillation_token=True)))
+    heads = [model.get_layer(name).output for name in ("head", "head_distillation")]
+    parts = keras.Model(model.input, heads)
+    images = rng.uniform(0, 255, (2, 8, 12, 3))
+    expected = np.mean(parts.predict_on_batch(images), axis=0)
+    np.testing.assert_allclose(model.predict_on_batch(images), expected, atol=1e-5)
+
+
+def test_features_of_a_block_have_a_name(tiny):
+    model = build_vit(tiny())
+    tokens = model.get_layer("block_01_mlp_add").output
+    assert tokens.shape == (None, 1 + 6, 8)
+
+
+def test_no_lambda_layer_is_used(config):
+    kinds = {type(layer).__name__ for layer in build_vit(config).layers}
+    assert "Lambda" not in kinds
+
+
+def test_config_of_another_model_is_an_error(tiny):
+    inputs = keras.Input((4,))
+    other = keras.Model(inputs, keras.layers.Dense(2, name="mine")(inputs))
+    with pytest.raises(ValueError, match="made by build_vit"):
+        config_of(other)
+    vit = build_vit(tiny())
+    new_head = keras.layers.Dense(7, name="mine")(vit.get_layer("pool").output)
+    with pytest.raises(ValueError, match="ends in 'mine'"):
+        config_of(keras.Model(vit.input, new_head))

@@ -1,0 +1,157 @@
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import keras_vit
+from keras_vit.data import array_source, hold_out
+from keras_vit.training import BestModel, make_optimizer
+
+
+def stripes(rng, count=96):
+    """Horizontal or vertical stripes of 8 x 12 pixels, with noise."""
+    labels = np.arange(count) % 2
+    y, x = np.mgrid[:8, :12]
+    images = rng.uniform(0, 120, (count, 8, 12, 3))
+    for image, label in zip(images, labels, strict=True):
+        image += 120 * (((x if label else y) // 2) % 2)[..., None]
+    rows = hold_out([str(i) for i in range(count)], labels)
+    names = ("across", "down")
+    return array_source("stripes", names, images.astype("uint8"), labels, rows)
+
+
+@pytest.fixture
+def data(rng):
+    return stripes(rng).load(batch_size=16)
+
+
+@pytest.fixture
+def model(tiny):
+    config = tiny(num_classes=2, class_names=("across", "down"), dropout=0.1)
+    return keras_vit.build_vit(config)
+
+
+def test_training_learns_and_fills_the_folder(model, data, tmp_path):
+    recipe = keras_vit.TrainingRecipe(epochs=12, learning_rate=1e-2, flip=True)
+    folder = tmp_path / "run"
+    run = keras_vit.train(model, data, recipe, output=folder, verbose=0)
+    assert run.evaluation.top1 > 0.9
+    assert {path.name for path in folder.iterdir()} == {
+        "model.keras",
+        "history.csv",
+        "curves.png",
+        "predictions.png",
+        "confusion.png",
+        "run.json",
+    }
+    with open(folder / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    best = max(float(row["val_accuracy"]) for row in rows)
+    assert float(rows[run.best_epoch - 1]["val_accuracy"]) == best
+    report = json.loads((folder / "run.json").read_text())
+    assert report["top1"] == run.evaluation.top1
+    assert report["config"]["class_names"] == ["across", "down"]
+    kept = keras.saving.load_model(folder / "model.keras")
+    again = keras_vit.evaluate(kept, data.test, data.class_names)
+    np.testing.assert_allclose(
+        again.probabilities, run.evaluation.probabilities, atol=1e-5
+    )
+
+
+def test_the_same_seed_gives_the_same_weights(tiny, rng):
+    def weights(seed):
+        keras.utils.set_random_seed(3)
+        model = keras_vit.build_vit(tiny(num_classes=2, dropout=0.1, drop_path=0.2))
+        data = stripes(np.random.default_rng(0)).load(batch_size=16, seed=seed)
+        recipe = keras_vit.TrainingRecipe(epochs=2)
+        keras_vit.train(model, data, recipe, seed=seed, verbose=0)
+        return np.concatenate([w.ravel() for w in model.get_weights()])
+
+    first = weights(1)
+    np.testing.assert_array_equal(weights(1), first)
+    assert (weights(2) != first).any()
+
+
+def test_the_best_epoch_is_the_most_accurate_then_the_least_lossy(model):
+    best = BestModel()
+    best.set_model(model)
+    scores = [(0.5, 2.0), (0.8, 1.0), (0.8, 0.9), (0.8, 0.95), (0.7, 0.1)]
+    for epoch, (accuracy, loss) in enumerate(scores):
+        head = model.get_layer("head").logits
+        head.bias.assign(np.full(2, epoch))
+        best.on_epoch_end(epoch, {"val_accuracy": accuracy, "val_loss": loss})
+    best.restore()
+    assert best.epoch == 3
+    np.testing.assert_array_equal(head.bias, [2, 2])
+
+
+def test_weight_decay_leaves_biases_norms_tokens_and_positions_alone(tiny):
+    model = keras_vit.build_vit(
+        tiny(distillation_token=True, num_registers=1, layer_scale=0.1, qk_norm=True)
+    )
+    optimizer = make_optimizer(keras_vit.TrainingRecipe(), 10)
+    optimizer.build(model.trainable_variables)
+    decayed = {
+        v.path for v in model.trainable_variables if optimizer._use_weight_decay(v)
+    }
+    kernels = {v.path for v in model.trainable_variables if v.name == "kernel"}
+    assert decayed == kernels
+    assert kernels
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    recipe = keras_vit.TrainingRecipe(learning_rate=1e-2, warmup=0.1)
+    schedule = make_optimizer(recipe, 100)._learning_rate
+    rates = [float(schedule(step)) for step in (0, 5, 10, 55, 100)]
+    np.testing.assert_allclose(rates, [0, 5e-3, 1e-2, 5e-3, 0], atol=1e-6)
+
+
+def test_an_interrupted_run_keeps_what_was_finished(model, data, tmp_path):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == self.after:
+                raise KeyboardInterrupt
+
+    stop = Interrupt()
+    original = keras.callbacks.CSVLogger
+
+    def logger(path):
+        return keras.callbacks.CallbackList([original(path), stop], model=model)
+
+    for stop.after, expected in (
+        (2, {"model.keras", "history.csv", "curves.png"}),
+        (0, None),
+    ):
+        folder = tmp_path / f"run-{stop.after}"
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(keras.callbacks, "CSVLogger", logger)
+            keras_vit.train(model, data, output=folder, verbose=0)
+        if expected is None:
+            assert not folder.exists()
+        else:
+            assert {path.name for path in folder.iterdir()} == expected
+            keras.saving.load_model(folder / "model.keras")
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_alone(model, data, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="already holds a run"):
+        keras_vit.train(model, data, output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_model_and_data_must_have_the_same_number_of_classes(tiny, data):
+    with pytest.raises(ValueError, match="3 and 2 classes"):
+        keras_vit.train(keras_vit.build_vit(tiny()), data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"epochs": 0}, {"learning_rate": 0.0}, {"warmup": 1.0}, {"label_smoothing": -0.1}],
+)
+def test_a_wrong_recipe_is_refused(fields):
+    with pytest.raises(ValueError, match=next(iter(fields))):
+        keras_vit.TrainingRecipe(**fields)
