@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 import keras_vit
-from keras_vit.data import array_source
+from keras_vit.pipeline import array_source
 
 RECIPES = ["float32", "float16", "dynamic_int8"]
 

@@ -5,9 +5,10 @@ Importing this package registers its layers, so `keras.saving.load_model` knows 
 
 from keras_vit import layers
 from keras_vit.config import Preprocessing, ViTConfig
-from keras_vit.data import ImageData, load_data
+from keras_vit.data import load_data
 from keras_vit.evaluation import Evaluation
 from keras_vit.model import build_vit, config_of
+from keras_vit.pipeline import ImageData
 from keras_vit.training import TrainingRecipe, TrainingRun, evaluate, train
 
 __all__ = [

@@ -1,119 +1,26 @@
-"""Images and labels -> tf.data: bundled digits, any TFDS name, or a folder of images."""
+"""Images with labels by name: bundled digits, any TFDS name, or a folder of images."""
 
-import dataclasses
 import difflib
 import hashlib
 import logging
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from keras_vit import folders
 from keras_vit.config import Preprocessing
+from keras_vit.pipeline import (
+    ImageData,
+    ImageSource,
+    Split,
+    array_source,
+    make_split,
+)
 
 # The part of each class that is held out where a data set does not say.
 HELD_OUT = {"validation": 0.1, "test": 0.2}
-# Resized images are kept in memory up to this many bytes, so each is decoded once.
-CACHE_BYTES = 2**30
-# Beyond it, encoded examples are shuffled within a window of this many.
-SHUFFLE_WINDOW = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Examples that are not decoded yet.
-
-    Attributes:
-        examples: Pairs of whatever `ImageSource.decode` takes and an int32 label.
-        count: Number of examples.
-    """
-
-    examples: tf.data.Dataset
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageData:
-    """Three data sets of batches, as `model.fit` takes them.
-
-    Attributes:
-        name: What the user called it.
-        class_names: Name of each label.
-        train: Shuffled anew each epoch. Batches of images, uint8 `(b, height, width,
-            c)` in 0..255, and of labels, int32 `(b,)`.
-        validation: The same, in fixed order.
-        test: The same, in fixed order.
-        counts: Number of images in each of the three.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train: tf.data.Dataset
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
-    counts: dict[str, int]
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSource:
-    """A data set that was found: its classes and splits, nothing decoded.
-
-    Attributes:
-        name: What the user called it.
-        class_names: Name of each label.
-        image_shape: (height, width, channels) shared by all images, or `None`.
-        splits: `"train"`, `"validation"` and `"test"`.
-        decode: One raw example -> uint8 tensor `(height, width, c)`.
-        skipped: Files that are no readable image and were left out.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int] | None
-    splits: dict[str, Split]
-    decode: Callable[[tf.Tensor], tf.Tensor]
-    skipped: tuple[pathlib.Path, ...] = ()
-
-    def load(
-        self,
-        preprocessing: Preprocessing | None = None,
-        *,
-        batch_size: int = 64,
-        seed: int = 0,
-    ) -> ImageData:
-        """Decodes, resizes and batches; arguments and errors as in `load_data`."""
-        preprocessing = preprocessing or self._unchanged()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
-
-        def prepare(raw, label):
-            return fit_image(self.decode(raw), preprocessing), label
-
-        height, width = preprocessing.image_size
-        image_bytes = height * width * preprocessing.channels
-        batches = {
-            name: _batches(
-                split,
-                prepare,
-                image_bytes * split.count <= CACHE_BYTES,
-                batch_size,
-                seed if name == "train" else None,
-            )
-            for name, split in self.splits.items()
-        }
-        counts = {name: split.count for name, split in self.splits.items()}
-        return ImageData(self.name, self.class_names, counts=counts, **batches)
-
-    def _unchanged(self) -> Preprocessing:
-        if self.image_shape is None:
-            raise ValueError(
-                f"The images of {self.name!r} differ in size, so a size is needed. "
-                "Received: preprocessing=None"
-            )
-        height, width, channels = self.image_shape
-        return Preprocessing(image_size=(height, width), channels=channels)
 
 
 def load_data(
@@ -177,33 +84,6 @@ def _digits() -> ImageSource:
     return array_source("digits", names, pixels, labels, rows)
 
 
-def array_source(
-    name: str,
-    class_names: Sequence[str],
-    images: np.ndarray,
-    labels: np.ndarray,
-    rows: dict[str, np.ndarray],
-) -> ImageSource:
-    """A source from arrays in memory.
-
-    Args:
-        name: What to call it.
-        class_names: Name of each label.
-        images: Uint8 array `(count, height, width, c)`, pixels in 0..255.
-        labels: Integers `(count,)`.
-        rows: Indices of the examples of `"train"`, `"validation"` and `"test"`.
-    """
-    splits = {
-        split: _split(images[chosen], labels[chosen]) for split, chosen in rows.items()
-    }
-    return ImageSource(name, tuple(class_names), images.shape[1:], splits, tf.identity)
-
-
-def _split(examples, labels) -> Split:
-    labels = np.asarray(labels, "int32")
-    return Split(tf.data.Dataset.from_tensor_slices((examples, labels)), len(labels))
-
-
 def hold_out(
     keys: Sequence[str],
     labels: Iterable[int],
@@ -254,7 +134,9 @@ def _folder(root: pathlib.Path, broken: str) -> ImageSource:
         rows = hold_out(keys, [label for _, label in train], missing)
         files |= {name: [train[row] for row in chosen] for name, chosen in rows.items()}
     splits = {
-        name: _split([str(path) for path, _ in pairs], [label for _, label in pairs])
+        name: make_split(
+            [str(path) for path, _ in pairs], [label for _, label in pairs]
+        )
         for name, pairs in files.items()
     }
     return ImageSource(
@@ -354,54 +236,3 @@ def _tfds_slices(given: set[str], name: str) -> dict[str, str]:
             end = start
     slices.setdefault("validation", "validation")
     return slices | {"train": f"train[:{end}%]"}
-
-
-def _batches(split, prepare, cached, batch_size, shuffle_seed):
-    examples = split.examples
-    if shuffle_seed is not None and not cached:
-        examples = examples.shuffle(SHUFFLE_WINDOW, seed=shuffle_seed)
-    examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    if cached:
-        examples = examples.cache()
-        if shuffle_seed is not None:
-            examples = examples.shuffle(split.count, seed=shuffle_seed)
-    # A last, smaller batch would make XLA compile the training step twice.
-    whole = shuffle_seed is not None and split.count >= batch_size
-    return examples.batch(batch_size, drop_remainder=whole).prefetch(tf.data.AUTOTUNE)
-
-
-def fit_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """One image of any size -> uint8 `(height, width, c)`, as `Preprocessing` says.
-
-    Args:
-        image: Uint8 tensor of rank 3 with 1 or 3 channels.
-        preprocessing: Size, channels and resize mode.
-
-    Raises:
-        ValueError: If the channels can't be made from those of the image.
-    """
-    channels = preprocessing.channels
-    if (image.shape[-1], channels) == (1, 3):
-        image = tf.image.grayscale_to_rgb(image)
-    elif (image.shape[-1], channels) == (3, 1):
-        image = tf.image.rgb_to_grayscale(image)
-    elif image.shape[-1] != channels:
-        raise ValueError(
-            f"Images with {image.shape[-1]} channels do not fit a model with "
-            f"{channels} channels."
-        )
-    height, width = preprocessing.image_size
-    if image.shape[:2] == (height, width) and preprocessing.crop == 1.0:
-        return image
-    target = tf.constant([height, width], tf.float64)
-    resized = target / preprocessing.crop
-    if preprocessing.resize == "crop":
-        sides = tf.cast(tf.shape(image)[:2], tf.float64)
-        resized = sides * tf.reduce_max(resized / sides)
-    resized = tf.maximum(tf.cast(tf.round(resized), tf.int32), [height, width])
-    method = preprocessing.interpolation
-    pixels = tf.image.resize(image, resized, method, antialias=method != "nearest")
-    top, left = tf.unstack((resized - [height, width]) // 2)
-    pixels = tf.image.crop_to_bounding_box(pixels, top, left, height, width)
-    pixels = tf.clip_by_value(tf.round(tf.cast(pixels, tf.float32)), 0.0, 255.0)
-    return tf.ensure_shape(tf.cast(pixels, tf.uint8), (height, width, channels))

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit import pictures
-from keras_vit.data import ImageData
 from keras_vit.evaluation import Evaluation
 from keras_vit.files import write_json
+from keras_vit.pipeline import ImageData
 
 
 def new_folder(path: str | pathlib.Path) -> pathlib.Path:

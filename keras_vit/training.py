@@ -11,10 +11,10 @@ import tensorflow as tf
 from keras import layers
 
 from keras_vit import runs
-from keras_vit.data import ImageData
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import save_model
 from keras_vit.model import config_of
+from keras_vit.pipeline import ImageData
 
 # Matched against the last part of a variable's path: biases, norms, LayerScale, tokens
 # and positions are not pulled to zero. https://arxiv.org/abs/2106.10270, section 3.3.

@@ -6,7 +6,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit import Preprocessing, load_data
-from keras_vit.data import _tfds_slices, fit_image, hold_out
+from keras_vit.data import _tfds_slices, hold_out
+from keras_vit.pipeline import fit_image
 
 FASHION = "fashion_mnist/3.0.1"
 has_fashion = pytest.mark.skipif(

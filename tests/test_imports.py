@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 RANKS = [
     {"keras_vit.config", "keras_vit.evaluation"},
     {"keras_vit.layers", "keras_vit.files", "keras_vit.folders"},
-    {"keras_vit.model", "keras_vit.pictures"},
+    {"keras_vit.model", "keras_vit.pictures", "keras_vit.pipeline"},
     {"keras_vit.data"},
     {"keras_vit.runs"},
     {"keras_vit.training"},

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit.data import array_source, hold_out
+from keras_vit.data import hold_out
+from keras_vit.pipeline import array_source
 from keras_vit.training import BestModel, make_optimizer
 
 
