@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_weights(tiny, rng):
 def test_the_best_epoch_is_the_most_accurate_then_the_least_lossy(model):
     best = BestModel()
     best.set_model(model)
-    scores = [(0.5, 2.0), (0.8, 1.0), (0.8, 0.9), (0.8, 0.95), (0.7, 0.1)]
+    scores = [(0.5, 2.0), (0.8, 1.0), (0.8, 0.9), (0.8, 0.9), (0.8, 0.95), (0.7, 0.1)]
     for epoch, (accuracy, loss) in enumerate(scores):
         head = model.get_layer("head").logits
         head.bias.assign(np.full(2, epoch))

@@ -7,7 +7,7 @@ from keras_vit_export import Classifier, export
 from keras_vit_export.convert import convert_float, export_all, quantize
 from keras_vit_export.inspection import operations, weight_types
 from keras_vit_export.recipes import RECIPES
-from keras_vit_export.report import median_latency_ms, table
+from keras_vit_export.report import measure, median_latency_ms, table
 
 from keras_vit import build_vit
 
@@ -131,6 +131,27 @@ def test_the_report_counts_what_the_file_answers(tiny, randomize, images):
     assert report.top1 == pytest.approx(np.mean(right))
     assert (report.images, report.size_bytes) == (40, len(content))
     assert classifier.contract["top1"] == report.top1
+
+
+class Remainder:
+    """Calls an image the remainder of its first pixel."""
+
+    size_bytes, operations = 0, {}
+
+    def __init__(self, divisor):
+        self.divisor = divisor
+
+    def probabilities(self, images):
+        return np.eye(3)[np.asarray(images)[:, 0, 0, 0] % self.divisor]
+
+
+def test_agreement_is_with_the_keras_model_and_top1_with_the_labels(images):
+    report = measure(Remainder(3), {"other": Remainder(2)}, images)["other"]
+    first = np.concatenate([x[:, 0, 0, 0] for x, _ in images.as_numpy_iterator()])
+    labels = np.concatenate([y for _, y in images.as_numpy_iterator()])
+    assert report.agreement == np.mean(first % 2 == first % 3)
+    assert report.top1 == np.mean(first % 2 == labels)
+    assert len({0.0, 1.0, report.agreement, report.top1}) == 4
 
 
 def test_without_images_nothing_is_called_accuracy(tiny, randomize):
