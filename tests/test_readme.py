@@ -39,7 +39,7 @@ def test_every_layer_is_listed():
 
 
 def test_every_file_that_it_names_is_there():
-    for path in re.findall(r"\((?!http)([\w./-]+)\)", README):
+    for path in re.findall(r"\]\((?!http)([\w./-]+)\)", README):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"`((?:tests|benchmarks|models)/[\w./-]+)`", README):
         assert (ROOT / path).exists(), path
