@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import math
+import operator
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -47,13 +49,44 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     raise ValueError(f"{name} must be one of {', '.join(ordered)}. Received: {value!r}")
 
 
-def _check_integer(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _integer(name: str, value: Any, least: int) -> int:
+    """`value` as a plain integer: NumPy's are welcome, booleans are not."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
         raise ValueError(f"{name} must be an integer >= {least}. Received: {value!r}")
+    return number
 
 
-def _check_rate(name: str, value: float) -> None:
-    if not 0.0 <= value < 1.0:
+def _sequence(name: str, value: Any) -> tuple:
+    listed = isinstance(value, Iterable) and not isinstance(value, str)
+    if not listed:
+        raise ValueError(f"{name} must be a list or a tuple. Received: {value!r}")
+    return tuple(value)
+
+
+def check_class_names(class_names: tuple[str, ...], num_classes: int) -> None:
+    """Raises a `ValueError` unless there is one name a class, each its own, or none."""
+    if class_names and len(class_names) != num_classes:
+        raise ValueError(
+            "class_names must name every class. Received: "
+            f"{len(class_names)} names, num_classes={num_classes}"
+        )
+    for name in class_names:
+        if not isinstance(name, str) or not name or not name.isprintable():
+            raise ValueError(
+                f"class_names must be printable words on one line. Received: {name!r}"
+            )
+    twice = sorted({name for name in class_names if class_names.count(name) > 1})
+    if twice:
+        raise ValueError(f"class_names must differ. Received twice: {twice}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raises a `ValueError` unless `value` is in [0, 1)."""
+    if not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must be in [0, 1). Received: {value!r}")
 
 
@@ -86,20 +119,27 @@ class Preprocessing:
 
     def __post_init__(self):
         size = self.image_size
-        size = (size, size) if isinstance(size, int) else size
-        if not isinstance(size, (tuple, list)) or len(size) != 2:
+        if not isinstance(size, (tuple, list)):
+            size = (size, size)
+        if len(size) != 2:
             raise ValueError(
                 "image_size must be an integer or (height, width). "
                 f"Received: {self.image_size!r}"
             )
-        for side in size:
-            _check_integer("image_size", side, 1)
-        object.__setattr__(self, "image_size", tuple(size))
-        _check_integer("channels", self.channels, 1)
+        size = tuple(_integer("image_size", side, 1) for side in size)
+        object.__setattr__(self, "image_size", size)
+        channels = _integer("channels", self.channels, 1)
+        object.__setattr__(self, "channels", channels)
         check_choice("resize", self.resize, RESIZES)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         if not 0.0 < self.crop <= 1.0:
             raise ValueError(f"crop must be in (0, 1]. Received: {self.crop!r}")
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """These fields alone, as keywords of `keras_vit_pixels.fit_image`."""
+        names = (field.name for field in dataclasses.fields(Preprocessing))
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,13 +246,13 @@ class ViTConfig(Preprocessing):
     def __post_init__(self):
         super().__post_init__()
         for name in ("stem", "head_hidden", "class_names"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            object.__setattr__(self, name, _sequence(name, getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, self._per_channel(name))
+        self._check_ranges()
         if self.positions_cover_prefix is None:
             covers = self.num_prefix_tokens > 0 and self.positions != "sincos_2d"
             object.__setattr__(self, "positions_cover_prefix", covers)
-        self._check_ranges()
         self._check_grid()
         self._check_tokens()
 
@@ -234,13 +274,16 @@ class ViTConfig(Preprocessing):
 
     def _per_channel(self, name: str) -> tuple[float, ...]:
         value = getattr(self, name)
-        if isinstance(value, (int, float)):
+        if not isinstance(value, (tuple, list)):
             value = (value,) * self.channels
-        value = tuple(float(number) for number in value)
-        if len(value) != self.channels:
+        try:
+            value = tuple(float(number) for number in value)
+        except (TypeError, ValueError):
+            value = ()
+        if len(value) != self.channels or not all(map(math.isfinite, value)):
             raise ValueError(
                 f"{name} must be a number or one number a channel. Received: "
-                f"{name}={value}, channels={self.channels}"
+                f"{name}={getattr(self, name)}, channels={self.channels}"
             )
         return value
 
@@ -253,28 +296,25 @@ class ViTConfig(Preprocessing):
             "num_heads": 1,
         }
         for name, bound in (least | {"mlp_dim": 1, "num_registers": 0}).items():
-            _check_integer(name, getattr(self, name), bound)
+            number = _integer(name, getattr(self, name), bound)
+            object.__setattr__(self, name, number)
         for name in ("stem", "head_hidden"):
-            for filters in getattr(self, name):
-                _check_integer(name, filters, 1)
+            widths = tuple(_integer(name, width, 1) for width in getattr(self, name))
+            object.__setattr__(self, name, widths)
         rates = ("dropout", "attention_dropout", "drop_path", "patch_dropout")
         for name in (*rates, "head_dropout"):
-            _check_rate(name, getattr(self, name))
+            check_rate(name, getattr(self, name))
         check_choice("positions", self.positions, POSITIONS)
         check_choice("activation", self.activation, ACTIVATIONS)
         check_choice("pool", self.pool, POOLS)
         check_choice("head_output", self.head_output, OUTPUTS)
-        if self.norm_epsilon <= 0:
+        if not self.norm_epsilon > 0:
             raise ValueError(
                 f"norm_epsilon must be positive. Received: {self.norm_epsilon!r}"
             )
-        if min(self.std) <= 0:
+        if not all(std > 0 for std in self.std):
             raise ValueError(f"std must be positive. Received: {self.std!r}")
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(
-                "class_names must name every class. Received: "
-                f"{len(self.class_names)} names, num_classes={self.num_classes}"
-            )
+        check_class_names(self.class_names, self.num_classes)
 
     def _check_grid(self) -> None:
         if any(side % self.patch_size for side in self.image_size):

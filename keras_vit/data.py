@@ -3,14 +3,15 @@
 import difflib
 import hashlib
 import logging
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from keras_vit import folders
-from keras_vit.config import Preprocessing
+from keras_vit.config import Preprocessing, check_choice
 from keras_vit.pipeline import (
     ImageData,
     ImageSource,
@@ -18,6 +19,7 @@ from keras_vit.pipeline import (
     array_source,
     make_split,
 )
+from keras_vit_pixels import open_image
 
 # The part of each class that is held out where a data set does not say.
 HELD_OUT = {"validation": 0.1, "test": 0.2}
@@ -34,7 +36,8 @@ def load_data(
 ) -> ImageData:
     """Train, validation and test images of a named data set.
 
-    The same seed gives the same batches in the same order. Which images are held out
+    The same seed gives the same batches in the same order (of data sets over 1 GiB,
+    with the same global seed of TensorFlow too). Which images are held out
     does not depend on it, so no seed shows a model the images it is tested on.
 
     Args:
@@ -62,6 +65,9 @@ def find_source(
     name: str, *, data_dir: str | None = None, broken: str = "skip"
 ) -> ImageSource:
     """Finds the data set of this name; arguments and errors as in `load_data`."""
+    check_choice("broken", broken, ("skip", "refuse"))
+    if not name:
+        raise ValueError("The data set needs a name. Received: ''")
     if name == "digits":
         return _digits()
     path = pathlib.Path(name).expanduser()
@@ -86,18 +92,20 @@ def _digits() -> ImageSource:
 
 def hold_out(
     keys: Sequence[str],
-    labels: Iterable[int],
-    parts: dict[str, float] = HELD_OUT,
+    labels: Sequence[int | str],
+    parts: dict[str, float] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Holds out the same part of each class; the rest is `"train"`.
+    """Holds out about the same part of each class; the rest is `"train"`.
 
-    An example's place follows from a hash of its key alone, so neither a seed nor the
-    order of files moves an image from test to train.
+    An example's place follows from a hash of its key, so neither a seed nor the order
+    of files nor added files move it; but each split gets one of every class, which
+    moves single examples of classes with a handful.
 
     Args:
         keys: A name of each example.
-        labels: Its label.
-        parts: Part of each class for each split that is held out, at least one image.
+        labels: Its class.
+        parts: Part of the examples for each split that is held out; `HELD_OUT` if
+            `None`.
 
     Returns:
         Sorted indices of the examples of each split.
@@ -105,23 +113,34 @@ def hold_out(
     Raises:
         ValueError: If a class has not one image for each split.
     """
+    parts = HELD_OUT if parts is None else parts
     labels = np.asarray(labels)
-    hashes = np.array([hashlib.sha1(key.encode()).hexdigest() for key in keys])
-    rows = {split: [] for split in (*parts, "train")}
+    places = np.array([_place(key) for key in keys])
+    splits = (*parts, "train")
+    limits = np.cumsum(list(parts.values()))
+    rows = {split: [] for split in splits}
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) < len(rows):
+        if len(members) < len(splits):
             raise ValueError(
-                f"Every class needs at least {len(rows)} images, one each for "
-                f"{', '.join(rows)}. Received: {len(members)} of class {label}"
+                f"Every class needs at least {len(splits)} images, one each for "
+                f"{', '.join(splits)}. Received: {len(members)} of class {label}"
             )
-        members = members[np.argsort(hashes[members], kind="stable")]
-        for split, part in parts.items():
-            count = max(1, round(part * np.sum(labels == label)))
-            rows[split].append(members[:count])
-            members = members[count:]
-        rows["train"].append(members)
-    return {split: np.sort(np.concatenate(parts)) for split, parts in rows.items()}
+        members = members[np.argsort(places[members], kind="stable")]
+        cuts = np.searchsorted(places[members], limits)
+        for index in range(len(cuts)):  # at least one before each cut, and after all
+            least = 1 + (cuts[index - 1] if index else 0)
+            most = len(members) - len(cuts) + index
+            cuts[index] = np.clip(cuts[index], least, most)
+        for split, chosen in zip(splits, np.split(members, cuts), strict=True):
+            rows[split].append(chosen)
+    return {split: np.sort(np.concatenate(found)) for split, found in rows.items()}
+
+
+def _place(key: str) -> float:
+    """A number in [0, 1) that looks random but is always the same for this key."""
+    digest = hashlib.sha1(key.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32
 
 
 def _folder(root: pathlib.Path, broken: str) -> ImageSource:
@@ -131,11 +150,12 @@ def _folder(root: pathlib.Path, broken: str) -> ImageSource:
     if missing:
         train = files["train"]
         keys = [str(path.relative_to(root)) for path, _ in train]
-        rows = hold_out(keys, [label for _, label in train], missing)
+        names = [found.class_names[label] for _, label in train]
+        rows = hold_out(keys, names, missing)
         files |= {name: [train[row] for row in chosen] for name, chosen in rows.items()}
     splits = {
         name: make_split(
-            [str(path) for path, _ in pairs], [label for _, label in pairs]
+            [os.fsencode(path) for path, _ in pairs], [label for _, label in pairs]
         )
         for name, pairs in files.items()
     }
@@ -152,9 +172,10 @@ def _folder(root: pathlib.Path, broken: str) -> ImageSource:
 def _decode_file(path: tf.Tensor) -> tf.Tensor:
     # Pillow and not tf.io: it reads what phones and cameras write (orientation,
     # CMYK, palettes, WebP), and it is what the exported model's runtime reads with.
-    image = tf.numpy_function(
-        lambda name: folders.read_image(name.decode()), [path], tf.uint8, stateful=False
-    )
+    def decode(name: bytes) -> np.ndarray:
+        return np.asarray(open_image(os.fsdecode(name)).convert("RGB"))
+
+    image = tf.numpy_function(decode, [path], tf.uint8, stateful=False)
     return tf.ensure_shape(image, (None, None, 3))
 
 
@@ -168,7 +189,10 @@ def _tfds(name: str, data_dir: str | None) -> ImageSource:
     if kinds != [tfds.features.Image, tfds.features.ClassLabel]:
         raise ValueError(f"Data set {name!r} is not one of images with a class each.")
     _download(builder, name)
-    slices = _tfds_slices(set(builder.info.splits), name)
+    given = set(builder.info.splits)
+    if "test" in given and not _is_labelled(builder, label_key):
+        given.remove("test")
+    slices = _tfds_slices(given, name)
     datasets = builder.as_dataset(
         split=slices, decoders={image_key: tfds.decode.SkipDecoding()}
     )
@@ -190,6 +214,12 @@ def _tfds(name: str, data_dir: str | None) -> ImageSource:
         splits,
         features[image_key].decode_example,
     )
+
+
+def _is_labelled(builder, label_key: str) -> bool:
+    """Whether the test split says its classes; contests keep theirs to themselves."""
+    first = builder.as_dataset(split="test").take(1).as_numpy_iterator()
+    return all(example[label_key] >= 0 for example in first)
 
 
 def _tfds_builder(name, data_dir):

@@ -5,19 +5,20 @@ import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from keras_vit.config import check_choice
+from keras_vit_pixels import open_image
 
 LabelledFile = tuple[pathlib.Path, int]
 
 _SPLIT_NAMES = {
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
-} | {"test": "test"}
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,16 +37,6 @@ class FoundImages:
     files: dict[str, list[LabelledFile]]
     image_shape: tuple[int, int, int] | None
     skipped: tuple[pathlib.Path, ...]
-
-
-def read_image(path: str | pathlib.Path) -> np.ndarray:
-    """Decodes a file, turned as its EXIF orientation says: uint8 `(height, width, 3)`.
-
-    Raises:
-        OSError: If the file is no image, is cut off, or cannot be opened.
-    """
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
 
 
 def find_images(root: pathlib.Path, broken: str = "skip") -> FoundImages:
@@ -98,16 +89,33 @@ def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(
         child
         for child in folder.iterdir()
-        if child.is_dir() and not child.name.startswith(".")
+        if child.is_dir() and not child.name.startswith((".", "__"))
     )
 
 
 def _split_roots(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    """The folder of each split; that of `"train"` alone is the root where none is."""
     subfolders = _subfolders(root)
-    roots = {_SPLIT_NAMES.get(folder.name): folder for folder in subfolders}
-    if "train" in roots and None not in roots and len(roots) == len(subfolders):
-        return roots
-    return {"train": root}
+    splits = {
+        folder: _SPLIT_NAMES[folder.name.lower()]
+        for folder in subfolders
+        if folder.name.lower() in _SPLIT_NAMES and _subfolders(folder)
+    }
+    # One alone may be a class: trains among other vehicles.
+    if not splits or (len(splits) == 1 and len(subfolders) > 1):
+        return {"train": root}
+    roots = {split: folder for folder, split in splits.items()}
+    if (
+        len(roots) < len(splits)
+        or "train" not in roots
+        or len(splits) < len(subfolders)
+    ):
+        raise ValueError(
+            "A folder with splits holds train, and validation and test once each at "
+            "most, and nothing else. Received: "
+            f"{', '.join(folder.name for folder in subfolders)} in '{root}'"
+        )
+    return roots
 
 
 def _labelled_files(folder, class_names) -> list[LabelledFile]:
@@ -120,8 +128,17 @@ def _labelled_files(folder, class_names) -> list[LabelledFile]:
     return [
         (path, label)
         for label, name in enumerate(class_names)
-        for path in sorted((folder / name).rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        for path in visible_files(folder / name)
+    ]
+
+
+def visible_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Files below a folder, sorted, but for what is hidden or in a hidden folder."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
 
 
@@ -142,13 +159,12 @@ def _image_shapes(paths) -> dict[pathlib.Path, tuple[int, int, int] | None]:
         return dict(zip(paths, bar, strict=True))
 
 
-def _image_shape(path):
+def _image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
     try:
-        height, width, _ = read_image(path).shape
-        with Image.open(path) as image:
-            return height, width, 1 if image.mode in ("1", "L", "LA") else 3
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = open_image(path)
+    except OSError:
         return None
+    return image.height, image.width, len(image.getbands())
 
 
 def _check_every_class(pairs, class_names, folder) -> None:

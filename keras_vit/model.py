@@ -74,7 +74,8 @@ def encoder_block(x, config: ViTConfig, index: int):
         if config.layer_scale is not None:
             y = layers.LayerScale(config.layer_scale, name=f"{branch.name}_scale")(y)
         if config.drop_path:
-            rate = config.drop_path * index / (config.depth - 1)
+            # Divided first: the last block's rate is then drop_path to the last bit.
+            rate = config.drop_path * (index / (config.depth - 1))
             y = layers.DropPath(rate, name=f"{branch.name}_drop_path")(y)
         x = keras.layers.Add(name=f"{branch.name}_add")([x, y])
     return x

@@ -54,13 +54,15 @@ def draw_predictions(
     for row, (axes, image, label, prediction) in enumerate(shown):
         right = label == prediction
         color = _RIGHT if right else _WRONG
-        axes.imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        # Three channels are a colour; any other number is shown as its mean.
+        shown_image = image if image.shape[-1] == 3 else image.mean(axis=-1)
+        axes.imshow(shown_image, cmap="gray", vmin=0, vmax=255)
         axes.set(xticks=[], yticks=[])
         probability = evaluation.probabilities[row, prediction]
         text = f"{evaluation.class_names[prediction]} {probability:.0%}"
         if not right:
             text += f"\nis {evaluation.class_names[label]}"
-        axes.set_title(text, fontsize=8, color=color)
+        axes.set_title(text, fontsize=8, color=color, parse_math=False)
         for spine in axes.spines.values():
             spine.set(color=color, linewidth=1 if right else 3)
     _save(figure, path)
@@ -81,8 +83,9 @@ def draw_confusion(evaluation: Evaluation, path: str | pathlib.Path) -> None:
         title=f"top-1 {evaluation.top1:.1%} of {len(evaluation.labels)} images",
     )
     if count <= 40:
-        axes.set_xticks(range(count), evaluation.class_names, rotation=90)
-        axes.set_yticks(range(count), evaluation.class_names)
+        names = evaluation.class_names
+        axes.set_xticks(range(count), names, rotation=90, parse_math=False)
+        axes.set_yticks(range(count), names, parse_math=False)
     if count <= 20:
         for row, column in np.argwhere(confusion):
             color = "white" if parts[row, column] > 0.5 else "black"

@@ -1,6 +1,8 @@
 """Examples that are not decoded yet -> resized, shuffled batches."""
 
 import dataclasses
+import itertools
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -8,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.config import Preprocessing
+from keras_vit_pixels import fit_array
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
 CACHE_BYTES = 2**30
-# Beyond it, encoded examples are shuffled within a window of this many.
+# Beyond it, examples that come from a disk are shuffled in a window of this many.
 SHUFFLE_WINDOW = 10_000
 
 
@@ -22,10 +25,12 @@ class Split:
     Attributes:
         examples: Pairs of whatever `ImageSource.decode` takes and an int32 label.
         count: Number of examples.
+        in_memory: Whether they are, so that shuffling all of them costs nothing.
     """
 
     examples: tf.data.Dataset
     count: int
+    in_memory: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,24 +86,30 @@ class ImageSource:
         preprocessing = preprocessing or self._unchanged()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
+        self._check_channels(preprocessing.channels)
 
         def prepare(raw, label):
-            return fit_image(self.decode(raw), preprocessing), label
+            return fit_pixels(self.decode(raw), preprocessing), label
 
-        height, width = preprocessing.image_size
-        image_bytes = height * width * preprocessing.channels
-        batches = {
-            name: _batches(
-                split,
-                prepare,
-                image_bytes * split.count <= CACHE_BYTES,
-                batch_size,
-                seed if name == "train" else None,
-            )
-            for name, split in self.splits.items()
-        }
+        def batches(name: str) -> tf.data.Dataset:
+            split, order = self.splits[name], seed if name == "train" else None
+            image_bytes = math.prod(preprocessing.image_size) * preprocessing.channels
+            if image_bytes * split.count > CACHE_BYTES:
+                return _streamed_batches(split, prepare, batch_size, order)
+            examples = split.examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            return _kept_batches(examples, split.count, batch_size, order)
+
+        data = {name: batches(name) for name in self.splits}
         counts = {name: split.count for name, split in self.splits.items()}
-        return ImageData(self.name, self.class_names, counts=counts, **batches)
+        return ImageData(self.name, self.class_names, counts=counts, **data)
+
+    def _check_channels(self, channels: int) -> None:
+        given = self.image_shape[-1] if self.image_shape else 3
+        if given != channels and not {given, channels} <= {1, 3}:
+            raise ValueError(
+                f"The images of {self.name!r} have {given} channels, which do not make "
+                f"those of the model. Received: channels={channels}"
+            )
 
     def _unchanged(self) -> Preprocessing:
         if self.image_shape is None:
@@ -136,55 +147,69 @@ def array_source(
 def make_split(examples: Sequence, labels: Sequence[int]) -> Split:
     """A split of examples and labels that are all in memory."""
     labels = np.asarray(labels, "int32")
-    return Split(tf.data.Dataset.from_tensor_slices((examples, labels)), len(labels))
+    return Split(
+        tf.data.Dataset.from_tensor_slices((examples, labels)),
+        len(labels),
+        in_memory=True,
+    )
 
 
-def _batches(split, prepare, cached, batch_size, shuffle_seed):
-    examples = split.examples
-    if shuffle_seed is not None and not cached:
-        examples = examples.shuffle(SHUFFLE_WINDOW, seed=shuffle_seed)
-    examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-    if cached:
-        examples = examples.cache()
+def _kept_batches(examples, count, batch_size, shuffle_seed):
+    """Batches of examples that are decoded in the first pass and kept in memory.
+
+    The order is a function of the seed and the number of the pass alone. (That of
+    `Dataset.shuffle` also follows from TensorFlow's global seed.)
+    """
+    kept = []
+    passes = itertools.count()
+    whole = _whole_batches_only(count, batch_size, shuffle_seed)
+    end = count - count % batch_size if whole else count
+
+    def batches():
+        if not kept:
+            parts = list(examples.batch(1024).as_numpy_iterator())
+            kept.extend(np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.arange(count)
         if shuffle_seed is not None:
-            examples = examples.shuffle(split.count, seed=shuffle_seed)
-    # A last, smaller batch would make XLA compile the training step twice.
-    whole = shuffle_seed is not None and split.count >= batch_size
+            rng = np.random.default_rng((shuffle_seed, next(passes)))
+            order = rng.permutation(count)
+        for start in range(0, end, batch_size):
+            rows = order[start : min(start + batch_size, end)]
+            yield tuple(column[rows] for column in kept)
+
+    signature = tuple(
+        tf.TensorSpec((batch_size if whole else None, *spec.shape), spec.dtype)
+        for spec in examples.element_spec
+    )
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    length = tf.data.experimental.assert_cardinality(-(-end // batch_size))
+    return dataset.apply(length).prefetch(tf.data.AUTOTUNE)
+
+
+def _streamed_batches(split, prepare, batch_size, shuffle_seed):
+    """Batches of examples that are decoded anew in every pass."""
+    examples = split.examples
+    if shuffle_seed is not None:
+        # Files of a folder come class by class: only shuffling all of them mixes.
+        window = split.count if split.in_memory else SHUFFLE_WINDOW
+        examples = examples.shuffle(window, seed=shuffle_seed)
+    examples = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+    whole = _whole_batches_only(split.count, batch_size, shuffle_seed)
     return examples.batch(batch_size, drop_remainder=whole).prefetch(tf.data.AUTOTUNE)
 
 
-def fit_image(image: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
-    """One image of any size -> uint8 `(height, width, c)`, as `Preprocessing` says.
+def _whole_batches_only(count, batch_size, shuffle_seed) -> bool:
+    # A last, smaller batch would make XLA compile the training step twice.
+    return shuffle_seed is not None and count >= batch_size
 
-    Args:
-        image: Uint8 tensor of rank 3 with 1 or 3 channels.
-        preprocessing: Size, channels and resize mode.
 
-    Raises:
-        ValueError: If the channels can't be made from those of the image.
-    """
-    channels = preprocessing.channels
-    if (image.shape[-1], channels) == (1, 3):
-        image = tf.image.grayscale_to_rgb(image)
-    elif (image.shape[-1], channels) == (3, 1):
-        image = tf.image.rgb_to_grayscale(image)
-    elif image.shape[-1] != channels:
-        raise ValueError(
-            f"Images with {image.shape[-1]} channels do not fit a model with "
-            f"{channels} channels."
-        )
-    height, width = preprocessing.image_size
-    if image.shape[:2] == (height, width) and preprocessing.crop == 1.0:
-        return image
-    target = tf.constant([height, width], tf.float64)
-    resized = target / preprocessing.crop
-    if preprocessing.resize == "crop":
-        sides = tf.cast(tf.shape(image)[:2], tf.float64)
-        resized = sides * tf.reduce_max(resized / sides)
-    resized = tf.maximum(tf.cast(tf.round(resized), tf.int32), [height, width])
-    method = preprocessing.interpolation
-    pixels = tf.image.resize(image, resized, method, antialias=method != "nearest")
-    top, left = tf.unstack((resized - [height, width]) // 2)
-    pixels = tf.image.crop_to_bounding_box(pixels, top, left, height, width)
-    pixels = tf.clip_by_value(tf.round(tf.cast(pixels, tf.float32)), 0.0, 255.0)
-    return tf.ensure_shape(tf.cast(pixels, tf.uint8), (height, width, channels))
+def fit_pixels(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """One image of any size -> uint8 `(height, width, c)`, as `Preprocessing` says."""
+    shape = (*preprocessing.image_size, preprocessing.channels)
+    if tuple(pixels.shape) == shape and preprocessing.crop == 1.0:
+        return pixels
+    rule = preprocessing.rule
+    fitted = tf.numpy_function(
+        lambda array: fit_array(array, rule), [pixels], tf.uint8, stateful=False
+    )
+    return tf.ensure_shape(fitted, shape)

@@ -58,9 +58,6 @@ def write(
         evaluation: Predictions of the test images.
         settings: What else `run.json` says.
     """
-    pictures.draw_curves(history, folder / "curves.png")
-    pictures.draw_confusion(evaluation, folder / "confusion.png")
-    draw_test_page(data.test, evaluation, folder / "predictions.png")
     write_json(
         folder / "run.json",
         dict(
@@ -74,6 +71,9 @@ def write(
             versions={"keras": keras.__version__, "tensorflow": tf.__version__},
         ),
     )
+    pictures.draw_curves(history, folder / "curves.png")
+    pictures.draw_confusion(evaluation, folder / "confusion.png")
+    draw_test_page(data.test, evaluation, folder / "predictions.png")
 
 
 def draw_test_page(

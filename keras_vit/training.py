@@ -1,6 +1,7 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
 import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_vit import runs
+from keras_vit.config import ViTConfig
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import save_model
 from keras_vit.model import config_of
@@ -51,11 +53,15 @@ class TrainingRecipe:
     flip: bool = False
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1. Received: {self.epochs}")
-        if self.learning_rate <= 0:
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ValueError(f"epochs must be an integer >= 1. Received: {self.epochs}")
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(
                 f"learning_rate must be positive. Received: {self.learning_rate}"
+            )
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(
+                f"weight_decay must not be negative. Received: {self.weight_decay}"
             )
         for name in ("warmup", "label_smoothing", "translation"):
             if not 0.0 <= getattr(self, name) < 1.0:
@@ -102,22 +108,20 @@ def train(
         output: New folder for `model.keras`, `history.csv`, `curves.png`,
             `predictions.png`, `confusion.png` and `run.json`. The first two are up to
             date after every epoch, so an interrupted run leaves what it finished.
-        seed: Seed of augmentation and dropout.
+        seed: Seed of augmentation, dropout and drop path; the model has its first
+            weights already.
         verbose: Of `model.fit`.
 
     Raises:
         ValueError: If the folder already holds something, or model and data differ in
             their classes.
+        RuntimeError: If the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
     config = config_of(model)
-    if config.num_classes != len(data.class_names):
-        raise ValueError(
-            "The model must have the classes of the data. Received: "
-            f"{config.num_classes} and {len(data.class_names)} classes"
-        )
+    _check_classes(config, data)
     folder = None if output is None else runs.new_folder(output)
-    keras.utils.set_random_seed(seed)
+    _seed_everything(model, seed)
     steps = recipe.epochs * len(data.train)
     model.compile(
         optimizer=make_optimizer(recipe, steps),
@@ -129,10 +133,11 @@ def train(
         jit_compile=True,  # Keras' "auto" leaves XLA off on a CPU.
     )
     best = BestModel(folder and folder / "model.keras")
-    callbacks = [best]
+    callbacks = [keras.callbacks.TerminateOnNaN(), best]
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-        callbacks.append(keras.callbacks.CSVLogger(folder / "history.csv"))
+        # Before the best model: a model then never lacks its row.
+        callbacks.insert(0, keras.callbacks.CSVLogger(folder / "history.csv"))
     start = time.monotonic()
     try:
         history = model.fit(
@@ -143,6 +148,7 @@ def train(
             shuffle=False,  # the data set shuffles itself
             verbose=verbose,
         ).history
+        _check_finite(history)
     except BaseException:
         if folder:
             runs.leave_what_was_finished(folder)
@@ -207,6 +213,8 @@ class BestModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         score = (logs["val_accuracy"], -logs["val_loss"])
+        if not np.isfinite(score[1]):
+            return
         if self._score is not None and not score > self._score:
             return
         self.epoch, self._score = epoch + 1, score
@@ -217,6 +225,32 @@ class BestModel(keras.callbacks.Callback):
     def restore(self) -> None:
         """Gives the model the best weights back."""
         self.model.set_weights(self._weights)
+
+
+def _check_classes(config: ViTConfig, data: ImageData) -> None:
+    count = len(data.class_names)
+    if config.num_classes != count or config.class_names not in ((), data.class_names):
+        raise ValueError(
+            "The model must have the classes of the data, in the same order. Received: "
+            f"{config.num_classes} classes {config.class_names[:5]} and {count} "
+            f"classes {data.class_names[:5]}"
+        )
+
+
+def _seed_everything(model: keras.Model, seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    # Dropout layers drew seeds of their own when the model was built.
+    states = (v for v in model.variables if v.name == "seed_generator_state")
+    for index, state in enumerate(states):
+        state.assign(np.array([seed, index]))
+
+
+def _check_finite(history: dict[str, list[float]]) -> None:
+    if not np.isfinite(history["loss"][-1]):
+        raise RuntimeError(
+            f"The loss became {history['loss'][-1]} in epoch {len(history['loss'])}; "
+            "a lower learning rate may help."
+        )
 
 
 def _training_batch(recipe: TrainingRecipe, num_classes: int, seed: int) -> Callable:

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 
 from keras_vit import Preprocessing, ViTConfig
@@ -27,6 +28,12 @@ def test_a_config_is_frozen(tiny):
 
 def test_an_integer_size_is_the_side_of_a_square():
     assert Preprocessing(image_size=5).image_size == (5, 5)
+
+
+def test_integers_of_numpy_become_plain_ones(tiny):
+    config = tiny(num_classes=np.int64(5), image_size=np.int32(8), stem=(np.int8(2),))
+    assert config == tiny(num_classes=5, image_size=8, stem=(2,))
+    assert type(config.num_classes) is type(config.image_size[0]) is int
 
 
 def test_a_number_for_mean_counts_for_every_channel(tiny):
@@ -59,6 +66,17 @@ def test_positions_cover_prefix_tokens_unless_they_are_those_of_patches(tiny):
         ({"drop_path": 0.1, "depth": 1}, ["drop_path", "depth >= 2"]),
         ({"std": 0.0}, ["std", "positive"]),
         ({"mean": (0.1, 0.2)}, ["mean", "channels=3"]),
+        ({"mean": float("nan")}, ["mean", "nan"]),
+        ({"std": float("nan")}, ["std", "nan"]),
+        ({"mean": None}, ["mean", "None"]),
+        ({"stem": 4}, ["stem", "4"]),
+        ({"dropout": "0.1"}, ["dropout", "'0.1'"]),
+        ({"num_registers": "2"}, ["num_registers", "'2'"]),
+        ({"class_names": "abc"}, ["class_names", "'abc'"]),
+        ({"class_names": (1, 2, 3)}, ["class_names", "1"]),
+        ({"class_names": ("a", "a", "b")}, ["class_names must differ", "'a'"]),
+        ({"class_names": ("a", "b\n", "c")}, ["class_names", "one line"]),
+        ({"norm_epsilon": float("nan")}, ["norm_epsilon", "nan"]),
         ({"norm_epsilon": 0.0}, ["norm_epsilon", "positive"]),
         ({"class_names": ("a",)}, ["class_names", "num_classes=3"]),
         ({"class_token": False}, ["pool='token' needs class_token"]),

@@ -12,6 +12,12 @@ def test_scaling_is_the_formula(rng):
     np.testing.assert_allclose(got, (x / 255 - mean) / std, atol=1e-5)
 
 
+def test_scaling_takes_integers():
+    pixels = np.full((1, 1, 1, 1), 200, "uint8")
+    got = layers.PixelScaling((0.5,), (0.5,))(pixels)
+    np.testing.assert_allclose(got, (200 / 255 - 0.5) / 0.5, atol=1e-6)
+
+
 def test_scaling_wants_a_mean_for_each_channel():
     with pytest.raises(ValueError, match=r"mean=\(0.5,\).*input shape"):
         layers.PixelScaling((0.5,), (0.5,))(np.zeros((1, 4, 4, 3), "float32"))

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from keras_vit import layers
 
@@ -25,3 +26,9 @@ def test_layer_scale_multiplies_each_channel(rng, randomize):
     randomize(layer)
     expected = branch * layer.get_weights()[0]
     np.testing.assert_allclose(layer(branch), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [layers.DropPath, layers.PatchDropout])
+def test_a_rate_of_one_would_leave_nothing(layer):
+    with pytest.raises(ValueError, match=r"rate must be in \[0, 1\).*1.0"):
+        layer(1.0)

@@ -19,7 +19,7 @@ def test_the_example_runs_as_it_stands():
     assert "epochs=80" in example
     names = {}
     exec(example.replace("epochs=80", "epochs=2"), names)  # noqa: S102
-    assert names["report"].images == 359
+    assert names["report"].images == names["data"].counts["test"]
     assert names["classifier"].class_names == tuple("0123456789")
 
 

@@ -1,13 +1,13 @@
 """One face for a `.keras` and a `.tflite`: class names, preprocessing, probabilities."""
 
-import dataclasses
 import pathlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from keras_vit_export.runtime import Classifier, fit_image, open_image
+from keras_vit_export.runtime import Classifier
+from keras_vit_pixels import fit_image, open_image
 
 if TYPE_CHECKING:
     import keras
@@ -32,23 +32,19 @@ class KerasClassifier:
             probabilities `(b, num_classes)`.
 
     Raises:
-        ValueError: If the model takes no images of a fixed size.
+        ValueError: If the model does not take one image of a fixed size, or does not
+            give one number for each of two or more classes that exclude each other.
     """
 
     def __init__(self, model: "keras.Model"):
-        shape = model.input_shape
-        if isinstance(shape, list) or len(shape) != 4 or None in shape[1:]:
-            raise ValueError(
-                "The model must take one image of a fixed size, shape "
-                f"(b, height, width, c). Received: input shape {shape}"
-            )
+        _check(model)
         self.model = model
         self.size_bytes = sum(
             int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
         )
         self.operations: dict[str, int] = {}
         self.preprocessing, self.class_names = _contract_of(model)
-        noise = np.random.default_rng(0).uniform(0, 255, (2, *shape[1:]))
+        noise = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
         self.ends_in_probabilities = _gives_probabilities(self._output(noise))
 
     def read(self, path: str | pathlib.Path) -> np.ndarray:
@@ -86,6 +82,27 @@ def open_classifier(path: str | pathlib.Path) -> AnyClassifier:
     return KerasClassifier(load_model(path))
 
 
+def _check(model) -> None:
+    taken, given = model.input_shape, model.output_shape
+    if isinstance(taken, list) or len(taken) != 4 or None in taken[1:]:
+        raise ValueError(
+            "The model must take one image of a fixed size, shape "
+            f"(b, height, width, c). Received: input shape {taken}"
+        )
+    rank = len(given) if all(isinstance(n, (int, type(None))) for n in given) else 0
+    if rank != 2 or not given[1] or given[1] < 2:
+        raise ValueError(
+            "The model must give one row of two or more classes an image, shape "
+            f"(b, classes). Received: output shape {given}"
+        )
+    last = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
+    if last == "sigmoid":
+        raise ValueError(
+            "The model ends in a sigmoid, whose classes do not exclude each other; "
+            "a classifier ends in logits or a softmax."
+        )
+
+
 def _gives_probabilities(output: np.ndarray) -> bool:
     from keras_vit.evaluation import gives_probabilities
 
@@ -104,7 +121,5 @@ def _contract_of(model) -> tuple[dict, tuple[str, ...]]:
         _, height, width, channels = model.input_shape
         config = Preprocessing(image_size=(height, width), channels=channels)
         names = ()
-    fields = (field.name for field in dataclasses.fields(Preprocessing))
-    preprocessing = {name: getattr(config, name) for name in fields}
     count = model.output_shape[-1]
-    return preprocessing, names or tuple(f"class {index}" for index in range(count))
+    return config.rule, names or tuple(f"class {index}" for index in range(count))

@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 import sys
+import warnings
 from collections.abc import Sequence
 
 PROGRAM = "keras-vit"
@@ -19,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of libraries; ours are printed
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that are not UTF-8
     try:
         from keras_vit_export import commands
 
@@ -124,7 +129,7 @@ def _add_export(commands) -> None:
         type=pathlib.Path,
         metavar="TFLITE",
         required=True,
-        help="file to write; its report goes beside it, ending in .json",
+        help="file to write; its report goes beside it, ending in .tflite.json",
     )
     _add_dataset(export, required=False)
     export.add_argument(

@@ -103,6 +103,8 @@ def export(options: argparse.Namespace) -> int:
         raise ValueError(f"--output must end in .tflite. Received: '{options.output}'")
     if options.model.suffix != ".keras":
         raise ValueError(f"export takes a .keras file. Received: '{options.model}'")
+    if options.max_drop is not None and math.isnan(options.max_drop):
+        raise ValueError("--max-drop must be a number of percentage points.")
     if options.max_drop is not None and options.dataset is None:
         raise ValueError("--max-drop needs --dataset, to measure top-1 on.")
     with quiet():
@@ -119,7 +121,7 @@ def export(options: argparse.Namespace) -> int:
         print("Top-1 was not measured: no --dataset was given.")
     elif options.max_drop is not None:
         drop = 100 * (reports["keras"].top1 - report.top1)
-        if drop > options.max_drop:
+        if round(drop, 6) > options.max_drop:
             print(
                 f"Not written: top-1 falls by {drop:.2f} points, more than "
                 f"--max-drop {options.max_drop:g}."
@@ -127,7 +129,7 @@ def export(options: argparse.Namespace) -> int:
             return 1
     figures = report.as_dict() | {"keras_top1": reports["keras"].top1}
     _write_bytes(options.output, files[options.recipe])
-    _write_json(options.output.with_suffix(".json"), figures)
+    _write_json(options.output.with_name(f"{options.output.name}.json"), figures)
     _write_json(options.json, figures)
     print(f"Written: '{options.output}'")
     return 0
@@ -142,8 +144,8 @@ def classify(options: argparse.Namespace) -> int:
     for path in _image_paths(options.images):
         try:
             image = classifier.read(path)
-        except (OSError, SyntaxError, ValueError):
-            print(f"{path}: unreadable or no image", file=sys.stderr)
+        except OSError as error:
+            print(" ".join(str(error).split()), file=sys.stderr)
             unreadable += 1
             continue
         probabilities = classifier.probabilities([image])[0]
@@ -253,9 +255,10 @@ def _few(names) -> str:
 
 def _export(model, recipes, images):
     with quiet():
-        from keras_vit_export.convert import export_all
+        from keras_vit_export.convert import check, convert_all
 
-        return export_all(model, recipes, images)
+        converted = convert_all(model, recipes)
+    return check(*converted, images)
 
 
 def _image_paths(given: list[pathlib.Path]) -> list[pathlib.Path]:
@@ -265,8 +268,12 @@ def _image_paths(given: list[pathlib.Path]) -> list[pathlib.Path]:
         if not path.exists():
             raise ValueError(f"There is no file or folder '{path}'.")
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
-            found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+            found = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and not any(p.startswith(".") for p in file.relative_to(path).parts)
+            ]
             if not found:
                 raise ValueError(f"There is no image in folder '{path}'.")
             paths += found

@@ -55,30 +55,39 @@ def export_all(
         The files by recipe, and the reports by recipe with one more, `"keras"`, of
         the model itself.
     """
+    return check(*convert_all(model, recipes), images)
+
+
+def convert_all(
+    model: keras.Model, recipes: list[str]
+) -> tuple[KerasClassifier, dict[str, bytes], dict[str, Classifier]]:
+    """The Keras model, and what each recipe makes of it, as bytes and ready to run."""
     for recipe in recipes:
         check_choice("recipe", recipe, RECIPES)
     reference = KerasClassifier(model)
     float_model = convert_float(model)
     plain = {name: quantize(float_model, RECIPES[name]) for name in recipes}
-    candidates = {name: Classifier(content) for name, content in plain.items()}
+    return reference, plain, {name: Classifier(it) for name, it in plain.items()}
+
+
+def check(
+    reference: KerasClassifier,
+    plain: dict[str, bytes],
+    candidates: dict[str, Classifier],
+    images: tf.data.Dataset | None,
+) -> tuple[dict[str, bytes], dict[str, Report]]:
+    """Measures what `convert_all` made and puts the figures into the files."""
     reports = measure(reference, candidates, images)
-    files = {
-        name: metadata.attach(
-            content,
-            reference.class_names,
-            {
-                "preprocessing": reference.preprocessing,
-                # Latency and size are the machine's and the file's own to tell.
-                "recipe": name,
-                "top1": reports[name].top1,
-                "agreement": reports[name].agreement,
-                "images": reports[name].images,
-            },
-        )
-        for name, content in plain.items()
-    }
-    for name, content in files.items():
-        reports[name] = dataclasses.replace(reports[name], size_bytes=len(content))
+    files = {}
+    for name, content in plain.items():
+        # Latency and size are the machine's and the file's own to tell.
+        figures = {
+            figure: getattr(reports[name], figure)
+            for figure in ("recipe", "top1", "agreement", "images")
+        }
+        contract = {"preprocessing": reference.preprocessing, **figures}
+        files[name] = metadata.attach(content, reference.class_names, contract)
+        reports[name] = dataclasses.replace(reports[name], size_bytes=len(files[name]))
     return files, reports
 
 

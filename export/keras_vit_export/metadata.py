@@ -13,6 +13,8 @@ from typing import Any
 
 LABELS = "labels.txt"
 CONTRACT = "keras_vit.json"
+# What `attach` writes before each file: uncompressed, version 2.0, no flags.
+_ZIP_START = b"PK\x03\x04\x14\0\0\0\0\0"
 
 
 def attach(model: bytes, class_names: Sequence[str], contract: dict[str, Any]) -> bytes:
@@ -37,11 +39,17 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Class names and contract of a `.tflite`; empty where it carries none."""
+    """Class names and contract of a `.tflite`; empty where it carries none.
+
+    Raises:
+        ValueError: If it carried some and was cut off.
+    """
     if not zipfile.is_zipfile(io.BytesIO(model)):
+        if _ZIP_START in model:
+            raise ValueError("Its end, which holds class names and more, is missing.")
         return (), {}
     with zipfile.ZipFile(io.BytesIO(model)) as archive:
         names = archive.namelist()
         labels = archive.read(LABELS).decode() if LABELS in names else ""
         contract = json.loads(archive.read(CONTRACT)) if CONTRACT in names else {}
-    return tuple(labels.splitlines()), contract
+    return tuple(labels.rstrip("\n").split("\n")) if labels else (), contract

@@ -61,11 +61,17 @@ def measure(
 
     Returns:
         Reports by recipe, that of the Keras model first as `"keras"`.
+
+    Raises:
+        RuntimeError: If a model answers with infinities or no numbers.
     """
     everyone = {"keras": reference} | candidates
     labelled = images is not None
     images = images if labelled else _random_pixels(reference)
     labels, probabilities = predict(everyone, images)
+    for name, rows in probabilities.items():
+        if not np.isfinite(rows).all():
+            raise RuntimeError(f"The {name} model answers with numbers that are none.")
     keras_classes = probabilities["keras"].argmax(axis=1)
     example = next(images.as_numpy_iterator())[0][:1]
     latencies = median_latency_ms(

@@ -5,15 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from keras_vit_export import inspection, metadata
-
-_FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+from keras_vit_pixels import fit_image, open_image
 
 
 class Classifier:
@@ -43,15 +37,8 @@ class Classifier:
             raise ValueError(
                 f"{name} is cut off or is no TFLite model. {reason}"
             ) from error
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        shape = tuple(int(side) for side in inputs[0]["shape"])
-        if len(inputs) != 1 or len(outputs) != 1 or len(shape) != 4 or shape[0] != 1:
-            raise ValueError(
-                f"{name} must take one image, shape (1, height, width, c). "
-                f"Received: {len(inputs)} inputs, the first of shape {shape}"
-            )
-        self._input, self._output = inputs[0], outputs[0]
+        self._input, self._output = self._check(name)
+        shape = tuple(int(side) for side in self._input["shape"])
         self.size_bytes = len(content)
         self._content = content
         self.preprocessing: dict[str, Any] = {
@@ -64,6 +51,26 @@ class Classifier:
         count = int(self._output["shape"][-1])
         if len(self.class_names) != count:
             self.class_names = tuple(f"class {index}" for index in range(count))
+
+    def _check(self, name: str) -> tuple[dict, dict]:
+        """The one input and the one output, if they are an image classifier's."""
+        inputs = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_output_details()
+        tensors = [*inputs, *outputs]
+        ranks = [len(tensor["shape"]) for tensor in tensors]
+        types = [np.dtype(tensor["dtype"]).name for tensor in tensors]
+        if (
+            (len(inputs), len(outputs), ranks) != (1, 1, [4, 2])
+            or inputs[0]["shape"][0] != 1
+            or types[0] not in ("float32", "uint8")
+            or types[1] != "float32"
+        ):
+            raise ValueError(
+                f"{name} is no image classifier: one image (1, height, width, c) of "
+                "float32 or uint8 in, one row (1, classes) of float32 out. Received: "
+                f"ranks {ranks}, types {types}"
+            )
+        return inputs[0], outputs[0]
 
     def __call__(self, path: str | pathlib.Path) -> dict[str, float]:
         """Probability of each class for an image file, the largest first."""
@@ -93,43 +100,6 @@ class Classifier:
         self._interpreter.set_tensor(self._input["index"], pixels)
         self._interpreter.invoke()
         return self._interpreter.get_tensor(self._output["index"])[0]
-
-
-def open_image(path: str | pathlib.Path) -> Image.Image:
-    """Decodes an image file whole, turned as its EXIF orientation says.
-
-    Raises:
-        OSError: If the file is no image or is cut off.
-    """
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image)
-
-
-def fit_image(
-    image: Image.Image,
-    image_size: tuple[int, int],
-    channels: int,
-    resize: str,
-    interpolation: str,
-    crop: float,
-) -> np.ndarray:
-    """One image of any size -> uint8 `(height, width, c)`.
-
-    The same rule as `keras_vit.Preprocessing`, with Pillow: resize to
-    `image_size / crop`, keeping proportions or not, and keep the middle.
-    """
-    image = image.convert("L" if channels == 1 else "RGB")
-    height, width = image_size
-    if image.size != (width, height) or crop != 1.0:
-        new_width, new_height = width / crop, height / crop
-        if resize == "crop":
-            scale = max(new_width / image.width, new_height / image.height)
-            new_width, new_height = image.width * scale, image.height * scale
-        new_size = max(round(new_width), width), max(round(new_height), height)
-        image = image.resize(new_size, _FILTERS[interpolation])
-        left, top = (image.width - width) // 2, (image.height - height) // 2
-        image = image.crop((left, top, left + width, top + height))
-    return np.asarray(image, "uint8").reshape(height, width, channels)
 
 
 def _read(path: pathlib.Path) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from keras_vit.config import OUTPUTS, check_choice
+from keras_vit.config import OUTPUTS, check_choice, check_class_names
 from keras_vit.layers.attention import MultiHeadAttention
 from keras_vit.layers.mlp import FeedForward
 
@@ -174,11 +174,7 @@ class ClassificationHead(layers.Layer):
     ):
         super().__init__(**kwargs)
         check_choice("head_output", head_output, OUTPUTS)
-        if class_names and len(class_names) != num_classes:
-            raise ValueError(
-                "class_names must name every class. Received: "
-                f"{len(class_names)} names, num_classes={num_classes}"
-            )
+        check_class_names(tuple(class_names), num_classes)
         self.num_classes = num_classes
         self.hidden = tuple(hidden)
         self.dropout = dropout

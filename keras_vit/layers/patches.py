@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
+from keras_vit.config import check_rate
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PixelScaling(layers.Layer):
@@ -50,6 +52,7 @@ class PixelScaling(layers.Layer):
             )
 
     def call(self, images):
+        images = ops.cast(images, self.compute_dtype)
         mean = ops.convert_to_tensor([255.0 * m for m in self.mean], images.dtype)
         scale = ops.convert_to_tensor([1 / (255.0 * s) for s in self.std], images.dtype)
         return (images - mean) * scale
@@ -178,6 +181,9 @@ class PatchDropout(layers.Layer):
 
     Input shape: `(b, n, d)`.  Output shape: `(b, n, d)`, in training fewer tokens.
 
+    Raises:
+        ValueError: If the rate is outside [0, 1).
+
     Source: https://arxiv.org/abs/2212.00794, section 3 (masking without reconstruction).
     """
 
@@ -189,6 +195,7 @@ class PatchDropout(layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_rate("rate", rate)
         self.rate = rate
         self.num_prefix_tokens = num_prefix_tokens
         self.seed = seed

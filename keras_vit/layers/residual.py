@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from keras_vit.config import check_rate
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class DropPath(layers.Layer):
@@ -16,11 +18,15 @@ class DropPath(layers.Layer):
 
     Input shape: `(b, n, d)`.  Output shape: `(b, n, d)`.
 
+    Raises:
+        ValueError: If the rate is outside [0, 1).
+
     Source: https://arxiv.org/abs/1603.09382, section 3.
     """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs):
         super().__init__(**kwargs)
+        check_rate("rate", rate)
         self.rate = rate
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

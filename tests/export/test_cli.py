@@ -106,7 +106,11 @@ def test_evaluate_and_classify_take_both_kinds(demo, name, digit, tmp_path, capf
     assert main(["evaluate", str(folder / name), *arguments]) == 0
     measured = json.loads(out.read_text())
     assert measured["top1"] == pytest.approx(expected)
-    assert np.sum(measured["confusion"]) == measured["images"] == 359
+    assert (
+        np.sum(measured["confusion"])
+        == measured["images"]
+        == figures["keras"]["images"]
+    )
     assert picture.exists()
     assert main(["classify", str(folder / name), str(path), "--json", str(out)]) == 0
     assert next(iter(json.loads(out.read_text())[str(path)])) == label
@@ -127,7 +131,7 @@ def test_export_measures_then_writes(demo, tmp_path, capfd):
     model, out = demo[0] / "model.keras", tmp_path / "m.tflite"
     arguments = ["--output", str(out), "--dataset", "digits", "--max-drop", "2"]
     assert main(["export", str(model), *arguments]) == 0
-    report = json.loads(out.with_suffix(".json").read_text())
+    report = json.loads(out.with_name(f"{out.name}.json").read_text())
     assert report["recipe"] == "dynamic_int8"
     assert report["size_bytes"] == out.stat().st_size
     assert report["top1"] >= report["keras_top1"] - 0.02
@@ -148,7 +152,7 @@ def test_export_without_a_data_set_says_that_accuracy_was_not_measured(
     out = tmp_path / "out/m.tflite"
     assert main(["export", str(model), "--output", str(out)]) == 0
     assert "Top-1 was not measured" in capfd.readouterr().out
-    assert json.loads(out.with_suffix(".json").read_text())["top1"] is None
+    assert json.loads(out.with_name(f"{out.name}.json").read_text())["top1"] is None
 
 
 def complaint(capfd, *arguments):
@@ -300,7 +304,8 @@ def test_classify_names_what_it_cannot_read_and_goes_on(model, photos, capfd):
     bad = photos / "dark/notes.txt"
     assert main(["classify", str(model), str(bad), str(photos / "light/0.png")]) == 2
     captured = capfd.readouterr()
-    assert captured.err == f"{bad}: unreadable or no image\n"
+    assert captured.err.startswith(f"'{bad}' is unreadable or no image")
+    assert len(captured.err.splitlines()) == 1
     assert len(captured.out.splitlines()) == 1
 
 

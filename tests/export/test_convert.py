@@ -185,6 +185,28 @@ def test_a_model_without_a_fixed_size_is_refused():
         export(model)
 
 
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (keras.layers.Dense(1), "two or more classes"),
+        (keras.layers.Dense(3, activation="sigmoid"), "sigmoid"),
+        (keras.layers.Reshape((1, 1, 12)), r"output shape \(None, 1, 1, 12\)"),
+    ],
+)
+def test_what_is_no_classifier_is_refused(last, words):
+    inputs = keras.Input((2, 2, 3))
+    model = keras.Model(inputs, last(keras.layers.Flatten()(inputs)))
+    with pytest.raises(ValueError, match=words):
+        export(model)
+
+
+def test_a_model_of_no_numbers_is_no_success(tiny, images):
+    model = build_vit(tiny())
+    model.get_layer("head").logits.bias.assign([np.nan] * 3)
+    with pytest.raises(RuntimeError, match="numbers that are none"):
+        export(model, "float32", images)
+
+
 def test_an_unknown_recipe_is_answered_with_the_nearest(tiny):
     with pytest.raises(ValueError, match="one of dynamic_int8,.*'dynamic_int'"):
         export(build_vit(tiny()), "dynamic_int")

@@ -77,7 +77,8 @@ def test_a_missing_or_cut_off_file_is_one_clear_line(content, tmp_path):
     path = tmp_path / "cut.tflite"
     with pytest.raises(ValueError, match="There is no file"):
         Classifier(path)
-    for part in (0, 10, 1000, len(content) // 2):
+    tails = (len(content) - cut for cut in (1, 10, 22, 200, 400))
+    for part in (0, 10, 1000, len(content) // 2, *tails):
         path.write_bytes(content[:part])
         with pytest.raises(ValueError, match="cut off or is no TFLite") as error:
             Classifier(path)
