@@ -25,6 +25,7 @@ RECIPES = ["float32", "float16", "dynamic_int8"]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=80)
+    parser.add_argument("--learning-rate", type=float, default=6e-3)
     parser.add_argument("--variant", default="nano/2")
     parser.add_argument("--folds", type=int, default=5)
     options = parser.parse_args()
@@ -58,7 +59,9 @@ def run_fold(options, images, labels, rows, seed) -> dict[str, float]:
         options.variant, image_size=8, channels=1, num_classes=10, class_names=names
     )
     model = keras_vit.build_vit(config)
-    recipe = keras_vit.TrainingRecipe(epochs=options.epochs)
+    recipe = keras_vit.TrainingRecipe(
+        epochs=options.epochs, learning_rate=options.learning_rate
+    )
     keras_vit.train(model, data, recipe, seed=seed, verbose=0)
     _, reports = export_all(model, RECIPES, data.test)
     return {name: report.top1 for name, report in reports.items()}

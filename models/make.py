@@ -27,6 +27,8 @@ def write_test_images() -> None:
     """Five digits of the test split, 8 x 8 pixels as they were collected."""
     from keras_vit import load_data
 
+    for old in HERE.glob("*-shows-*.png"):
+        old.unlink()
     examples = load_data("digits").test.unbatch().as_numpy_iterator()
     for index in range(5):
         image, label = next(examples)

@@ -15,7 +15,9 @@ README = (ROOT / "README.md").read_text()
 
 def test_the_example_runs_as_it_stands():
     """All but the number of epochs, so that it takes seconds."""
-    example = re.search(r"```python\n(import keras_vit\n.*?)```", README, re.DOTALL)[1]
+    example = re.search(
+        r"```python\n(import keras\nimport keras_vit\n.*?)```", README, re.DOTALL
+    )[1]
     assert "epochs=80" in example
     names = {}
     exec(example.replace("epochs=80", "epochs=2"), names)  # noqa: S102
