@@ -34,6 +34,8 @@ class TrainingRecipe:
         warmup: Part of all steps in which the learning rate rises from zero.
         weight_decay: AdamW's decay, of weight matrices only.
         label_smoothing: Part of the target spread evenly over all classes.
+        ema_momentum: Momentum of the moving average of the weights, a step; the average
+            is what is validated and kept. 0 for none.
         translation: Largest random shift, as a part of the image's side.
         flip: Whether images are mirrored at random; wrong for digits and letters.
 
@@ -49,6 +51,7 @@ class TrainingRecipe:
     warmup: float = 0.1
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    ema_momentum: float = 0.99
     translation: float = 0.125
     flip: bool = False
 
@@ -63,7 +66,7 @@ class TrainingRecipe:
             raise ValueError(
                 f"weight_decay must not be negative. Received: {self.weight_decay}"
             )
-        for name in ("warmup", "label_smoothing", "translation"):
+        for name in ("warmup", "label_smoothing", "ema_momentum", "translation"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(
                     f"{name} must be in [0, 1). Received: {getattr(self, name)}"
@@ -134,10 +137,13 @@ def train(
     )
     best = BestModel(folder and folder / "model.keras")
     callbacks = [keras.callbacks.TerminateOnNaN(), best]
+    if recipe.ema_momentum:
+        # First, and also at the epoch's end: what is validated is what is saved.
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
         # Before the best model: a model then never lacks its row.
-        callbacks.insert(0, keras.callbacks.CSVLogger(folder / "history.csv"))
+        callbacks.insert(-1, keras.callbacks.CSVLogger(folder / "history.csv"))
     start = time.monotonic()
     try:
         history = model.fit(
@@ -189,7 +195,12 @@ def make_optimizer(recipe: TrainingRecipe, steps: int) -> keras.optimizers.Optim
         warmup_target=recipe.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=recipe.weight_decay,
+        use_ema=recipe.ema_momentum > 0,
+        ema_momentum=recipe.ema_momentum,
+    )
     optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
     return optimizer
 

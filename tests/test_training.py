@@ -56,6 +56,8 @@ def test_training_learns_and_fills_the_folder(model, data, tmp_path):
     assert report["top1"] == run.evaluation.top1
     assert report["config"]["class_names"] == ["across", "down"]
     kept = keras.saving.load_model(folder / "model.keras")
+    validated = keras_vit.evaluate(kept, data.validation, data.class_names)
+    assert validated.top1 == pytest.approx(best), "saved is what was validated"
     again = keras_vit.evaluate(kept, data.test, data.class_names)
     np.testing.assert_allclose(
         again.probabilities, run.evaluation.probabilities, atol=1e-5
