@@ -38,9 +38,9 @@ def digit(tmp_path):
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    image = Image.fromarray((images[5].reshape(8, 8) * 15.9).astype("uint8"))
+    image = Image.fromarray((images[0].reshape(8, 8) * 15.9).astype("uint8"))
     image.save(tmp_path / "digit.png")
-    return tmp_path / "digit.png", str(labels[5])
+    return tmp_path / "digit.png", str(labels[0])
 
 
 @pytest.fixture
