@@ -154,6 +154,7 @@ def _image_shapes(paths) -> dict[pathlib.Path, tuple[int, int, int] | None]:
             desc="Checking images",
             unit="",
             delay=2,
+            disable=None,  # unless a person is watching
             leave=False,
         )
         return dict(zip(paths, bar, strict=True))

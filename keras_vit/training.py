@@ -136,21 +136,13 @@ def train(
         jit_compile=True,  # Keras' "auto" leaves XLA off on a CPU.
     )
     best = BestModel(folder and folder / "model.keras")
-    callbacks = [keras.callbacks.TerminateOnNaN(), best]
-    if recipe.ema_momentum:
-        # First, and also at the epoch's end: what is validated is what is saved.
-        callbacks.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    if folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Before the best model: a model then never lacks its row.
-        callbacks.insert(-1, keras.callbacks.CSVLogger(folder / "history.csv"))
     start = time.monotonic()
     try:
         history = model.fit(
             data.train.map(_training_batch(recipe, config.num_classes, seed)),
             validation_data=data.validation.map(_one_hot(config.num_classes)),
             epochs=recipe.epochs,
-            callbacks=callbacks,
+            callbacks=_callbacks(recipe, best, folder),
             shuffle=False,  # the data set shuffles itself
             verbose=verbose,
         ).history
@@ -236,6 +228,20 @@ class BestModel(keras.callbacks.Callback):
     def restore(self) -> None:
         """Gives the model the best weights back."""
         self.model.set_weights(self._weights)
+
+
+def _callbacks(
+    recipe: TrainingRecipe, best: BestModel, folder: pathlib.Path | None
+) -> list[keras.callbacks.Callback]:
+    callbacks = [keras.callbacks.TerminateOnNaN()]
+    if recipe.ema_momentum:
+        # Before the others, also at an epoch's end: what was validated is saved.
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Before the best model, which then never lacks its row.
+        callbacks.append(keras.callbacks.CSVLogger(folder / "history.csv"))
+    return [*callbacks, best]
 
 
 def _check_classes(config: ViTConfig, data: ImageData) -> None:

@@ -110,6 +110,7 @@ def predict(
         total=_length(images),
         leave=False,
         delay=2,
+        disable=None,  # unless a person is watching
     )
     for batch, batch_labels in bar:
         labels.append(batch_labels)
