@@ -6,13 +6,13 @@ Light: importing this package loads neither TensorFlow nor Keras.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_vit_export.convert import export
+    from keras_vit_export.exporter import export
     from keras_vit_export.report import Report
     from keras_vit_export.runtime import Classifier
 
 __all__ = ["Classifier", "Report", "export"]
 
-_HOMES = {"Classifier": "runtime", "Report": "report", "export": "convert"}
+_HOMES = {"Classifier": "runtime", "Report": "report", "export": "exporter"}
 
 
 def __getattr__(name: str):

@@ -42,10 +42,10 @@ class KerasClassifier:
         self.size_bytes = sum(
             int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
         )
-        self.operations: dict[str, int] = {}
+        self.operations: dict[str, dict[str, int]] = {}
         self.preprocessing, self.class_names = _contract_of(model)
         noise = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
-        self.ends_in_probabilities = _gives_probabilities(self._output(noise))
+        self.ends_in_probabilities = _gives_probabilities(self.output(noise))
 
     def read(self, path: str | pathlib.Path) -> np.ndarray:
         """Decodes an image file and fits it to the model: uint8 `(height, width, c)`.
@@ -59,10 +59,11 @@ class KerasClassifier:
         """Probabilities `(b, num_classes)` of images `(height, width, c)`, 0..255."""
         from keras import ops
 
-        output = self._output(np.asarray(images))
+        output = self.output(np.asarray(images))
         return output if self.ends_in_probabilities else np.array(ops.softmax(output))
 
-    def _output(self, images: np.ndarray) -> np.ndarray:
+    def output(self, images: np.ndarray) -> np.ndarray:
+        """What the model itself gives: logits or probabilities `(b, num_classes)`."""
         return self.model.predict_on_batch(np.asarray(images, "float32"))
 
 

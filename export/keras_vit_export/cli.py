@@ -7,6 +7,8 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from keras_vit_export.recipes import RECIPES
+
 PROGRAM = "keras-vit"
 
 
@@ -14,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        Exit status: 0, 1 if a check failed, 2 after a user's mistake, 130 after an
-        interruption.
+        Exit status: 0, 2 after a user's mistake, 3 if nothing keeps to the budget, 130
+        after an interruption.
     """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_benchmark(commands)
     _add_classify(commands)
     return parser
 
@@ -122,23 +125,47 @@ def _add_export(commands) -> None:
     export.add_argument(
         "--recipe",
         default="dynamic_int8",
-        help="float32, float16 or dynamic_int8 (default)",
+        help=f"{', '.join(RECIPES)}, or auto for the fastest that keeps to --max-drop "
+        "(default: dynamic_int8)",
     )
     export.add_argument(
         "--output",
         type=pathlib.Path,
         metavar="TFLITE",
         required=True,
-        help="file to write; its report goes beside it, ending in .tflite.json",
+        help="file to write; its report goes beside it, ending in .tflite.html and "
+        ".tflite.json",
     )
     _add_dataset(export, required=False)
     export.add_argument(
         "--max-drop",
         type=float,
         metavar="POINTS",
-        help="write nothing, and exit with 1, if top-1 falls by more percentage points",
+        help="keep the layers that suffer most in higher precision until top-1 on "
+        "validation images falls by no more percentage points; if it can't be held, "
+        "write nothing and exit with 3 (default with auto: 0.5)",
+    )
+    export.add_argument(
+        "--rewrites",
+        default="auto",
+        help="auto (default), or required to refuse a model that can't be rewritten",
     )
     _add_json(export)
+
+
+def _add_benchmark(commands) -> None:
+    benchmark = commands.add_parser(
+        "benchmark", help="every recipe of a model, side by side"
+    )
+    _add_model(benchmark, "a .keras")
+    _add_dataset(benchmark, required=True)
+    benchmark.add_argument(
+        "--html",
+        type=pathlib.Path,
+        metavar="FILE",
+        help="write a page with plots there",
+    )
+    _add_json(benchmark)
 
 
 def _add_classify(commands) -> None:

@@ -1,39 +1,119 @@
-"""What is inside a `.tflite`: its operations and the types of its weights."""
+"""What is inside a `.tflite`: its operations, their precision, the types it holds."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
 # Their second input is a weight where it is a constant.
-_WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
+WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
+_CASTS = ("QUANTIZE", "DEQUANTIZE", "CAST")
 
 
-def operations(model: bytes) -> dict[str, int]:
-    """How many of each operation a `.tflite` has, the most frequent first."""
-    graph = _graph(model)
-    return dict(Counter(name for name, _ in _operators(graph)).most_common())
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One operation of a `.tflite`.
+
+    Attributes:
+        kind: TFLite's name: `"FULLY_CONNECTED"`.
+        scope: Names of its outputs, each followed by `;`, as litert-quantizer's rules
+            match them.
+        precision: What it computes with: `"float32"`, `"int8"`, `"int16"`; where only
+            its weights are narrow, `"int8 weights"`; of a cast, `"to int8"`.
+        inputs: Names of its inputs that are no constants.
+        outputs: Names of its outputs.
+        constants: Names of its inputs that are constants.
+        weight_type: TFLite's name of the type of its weight as stored, or `None`.
+    """
+
+    kind: str
+    scope: str
+    precision: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    constants: tuple[str, ...]
+    weight_type: str | None
+
+
+def read_operations(model: bytes) -> list[Operation]:
+    """Every operation of a `.tflite`, in the order in which they run."""
+    from ai_edge_litert.tools.flatbuffer_utils import type_to_name
+
+    graph = read_graph(model)
+    tensors = graph.subgraphs[0].tensors
+    types = [type_to_name(tensor.type) for tensor in tensors]
+    names = [tensor.name.decode() for tensor in tensors]
+    constant = {i for i, t in enumerate(tensors) if _data(graph, t) is not None}
+    stored, found = {}, []
+    for kind, operator in _operators(graph):
+        inputs = [index for index in operator.inputs if index >= 0]
+        outputs = list(operator.outputs)
+        if kind == "DEQUANTIZE" and inputs[0] in constant | stored.keys():
+            stored[outputs[0]] = inputs[0]
+        weight = None
+        if kind in WEIGHTED and inputs[1] in constant | stored.keys():
+            weight = types[stored.get(inputs[1], inputs[1])]
+        moving = [i for i in inputs if i not in constant]
+        found.append(
+            Operation(
+                kind=kind,
+                scope="".join(f"{names[index]};" for index in outputs),
+                precision=_precision(kind, types[outputs[0]], weight),
+                inputs=tuple(names[index] for index in moving),
+                outputs=tuple(names[index] for index in outputs),
+                constants=tuple(names[i] for i in inputs if i in constant),
+                weight_type=weight,
+            )
+        )
+    return found
+
+
+def operations(model: bytes) -> dict[str, dict[str, int]]:
+    """How many of each operation there are, by precision; the most frequent first."""
+    counts = Counter((it.kind, it.precision) for it in read_operations(model))
+    totals = Counter(it.kind for it in read_operations(model))
+    return {
+        kind: {
+            precision: count
+            for (other, precision), count in counts.most_common()
+            if other == kind
+        }
+        for kind, _ in totals.most_common()
+    }
 
 
 def weight_types(model: bytes) -> list[str]:
     """Type of the weights of each dense layer and convolution: `"FLOAT32"`, `"INT8"`."""
+    return [it.weight_type for it in read_operations(model) if it.weight_type]
+
+
+def tensor_types(model: bytes) -> dict[str, int]:
+    """How many tensors of each type there are, by TFLite's name of the type."""
     from ai_edge_litert.tools.flatbuffer_utils import type_to_name
 
-    graph = _graph(model)
-    tensors = graph.subgraphs[0].tensors
-    stored, found = {}, []
-    for name, operator in _operators(graph):
-        if name == "DEQUANTIZE":
-            stored[operator.outputs[0]] = operator.inputs[0]
-        if name in _WEIGHTED:
-            weight = stored.get(operator.inputs[1], operator.inputs[1])
-            if graph.buffers[tensors[weight].buffer].data is not None:
-                found.append(type_to_name(tensors[weight].type))
-    return found
+    tensors = read_graph(model).subgraphs[0].tensors
+    return dict(Counter(type_to_name(tensor.type) for tensor in tensors))
 
 
-def _graph(model: bytes) -> Any:
+def read_graph(model: bytes) -> Any:
+    """The flatbuffer as Python objects."""
     from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
 
     return read_model_from_bytearray(bytearray(model))
+
+
+def _precision(kind: str, output_type: str, weight: str | None) -> str:
+    output_type = output_type.lower()
+    if kind in _CASTS:
+        return f"to {output_type}"
+    if output_type == "float32" and weight not in (None, "FLOAT32"):
+        return f"{weight.lower()} weights"
+    if output_type == "int8" and weight == "INT4":
+        return "int8, int4 weights"
+    return output_type
+
+
+def _data(graph, tensor) -> Any:
+    return graph.buffers[tensor.buffer].data
 
 
 def _operators(graph) -> list[tuple[str, Any]]:

@@ -1,9 +1,75 @@
-"""Which numbers an exported model holds and computes with. Standard library only."""
+"""Which numbers an exported model holds and computes with. Standard library only.
+
+A recipe is data: rules for litert-quantizer, which does the quantizing, and what this
+exporter does before it.
+"""
 
 import dataclasses
-import types
-from collections.abc import Mapping
+import re
 from typing import Any
+
+MIN_MAX = "min_max_uniform_quantize"
+GPTQ = "GPTQ"
+KEEP = "no_quantize"
+CAST = "float_casting"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What becomes of some operations; of two that match, the later wins.
+
+    Attributes:
+        operation: TFLite's name of the operation, or `"*"` for all.
+        scope: Regular expression that finds the operation by the names of its outputs,
+            each followed by `;`.
+        weights: Bits of the weights.
+        activations: Bits of what goes in and comes out, by ranges that were measured
+            before; `None` leaves both in float32, quantized while running where the
+            weights are integers ("dynamic").
+        unsigned: Whether activations are unsigned.
+        block: Weights that share a scale along the input; 0 means all of an output's.
+        algorithm: litert-quantizer's name.
+    """
+
+    operation: str
+    scope: str = ".*"
+    weights: int = 8
+    activations: int | None = None
+    unsigned: bool = False
+    block: int = 0
+    algorithm: str = MIN_MAX
+
+    def as_litert(self) -> dict[str, Any]:
+        """The rule as litert-quantizer reads it."""
+        rule = {
+            "regex": self.scope,
+            "operation": self.operation,
+            "algorithm_key": self.algorithm,
+        }
+        if self.algorithm == KEEP:
+            return rule
+        casts = self.algorithm == CAST
+        config: dict[str, Any] = {
+            "weight_tensor_config": {
+                "num_bits": self.weights,
+                "symmetric": True,
+                "granularity": f"BLOCKWISE_{self.block}"
+                if self.block
+                else "CHANNELWISE",
+                "dtype": "FLOAT" if casts else "INT",
+            },
+            "compute_precision": "FLOAT" if casts else "INTEGER",
+            "explicit_dequantize": casts,
+        }
+        if self.activations:
+            config["activation_tensor_config"] = {
+                "num_bits": self.activations,
+                # Kernels of 16-bit activations know no zero point.
+                "symmetric": self.activations == 16,
+                "granularity": "TENSORWISE",
+                "dtype": "UINT" if self.unsigned else "INT",
+            }
+        return rule | {"op_config": config}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,22 +79,46 @@ class Recipe:
     Attributes:
         name: What the command line calls it.
         summary: One line for people.
-        rules: Rules of litert-quantizer; none leaves the model in float32.
-        weight_type: Type of all weights of dense layers and convolutions afterwards;
-            anything else means that a rule was skipped.
+        rules: What litert-quantizer does; none leaves the model in float32.
+        weight_types: Types that weights of dense layers and convolutions may have
+            afterwards; any other means that a rule was skipped.
+        without: Rewrites that this recipe does not gain from.
+        protected: Rules for layers that are kept in higher precision, to be bound to
+            each layer's scope.
+        integers_only: Whether not one float tensor may be left.
     """
 
     name: str
     summary: str
-    rules: tuple[Mapping[str, Any], ...] = ()
-    weight_type: str
+    rules: tuple[Rule, ...] = ()
+    weight_types: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    protected: tuple[Rule, ...] = (Rule(operation="*", algorithm=KEEP),)
+    integers_only: bool = False
+
+    def rule_for(self, kind: str, scope: str) -> Rule | None:
+        """The rule that decides about an operation, or `None`."""
+        found = None
+        for rule in self.rules:
+            if rule.operation in ("*", kind) and re.search(rule.scope, scope):
+                found = None if rule.algorithm == KEEP else rule
+        return found
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it needs images, to measure the ranges of activations."""
+        return any(rule.activations or rule.algorithm == GPTQ for rule in self.rules)
 
 
-def _weights(**config: Any) -> Mapping[str, Any]:
-    return types.MappingProxyType(
-        {"symmetric": True, "granularity": "CHANNELWISE", "dtype": "INT"} | config
-    )
+def _static(*operations: str, bits: int = 8) -> tuple[Rule, ...]:
+    return tuple(Rule(operation=it, activations=bits) for it in operations)
 
+
+# Q, K and V share a scale behind a SPLIT, and Q is 1 / sqrt(e) of the size of K: static
+# integers lose bits there, so these recipes keep three dense layers.
+_APART = ("fuse_queries_keys_values",)
+_DENSE = ("FULLY_CONNECTED", "CONV_2D")
+_DYNAMIC = (Rule(operation="*", algorithm=KEEP), Rule(operation="*", weights=8))
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
@@ -36,41 +126,83 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="float32",
             summary="weights and arithmetic in 32-bit floats",
-            weight_type="FLOAT32",
+            weight_types=("FLOAT32",),
         ),
         Recipe(
             name="float16",
             summary="weights in 16-bit floats, arithmetic in 32-bit floats",
-            rules=(
-                {
-                    "regex": ".*",
-                    "operation": "*",
-                    "algorithm_key": "float_casting",
-                    "op_config": {
-                        "weight_tensor_config": _weights(num_bits=16, dtype="FLOAT"),
-                        "compute_precision": "FLOAT",
-                        "explicit_dequantize": True,
-                    },
-                },
-            ),
-            weight_type="FLOAT16",
+            rules=(Rule(operation="*", weights=16, algorithm=CAST),),
+            weight_types=("FLOAT16",),
         ),
         Recipe(
             name="dynamic_int8",
             summary="weights in 8-bit integers, activations quantized as they come",
+            rules=(Rule(operation="*"),),
+            weight_types=("INT8",),
+        ),
+        Recipe(
+            name="fast_int8",
+            summary="dynamic_int8 with attention products of 8-bit integers",
             rules=(
-                {
-                    "regex": ".*",
-                    "operation": "*",
-                    "algorithm_key": "min_max_uniform_quantize",
-                    "op_config": {
-                        "weight_tensor_config": _weights(num_bits=8),
-                        "compute_precision": "INTEGER",
-                        "explicit_dequantize": False,
-                    },
-                },
+                *(Rule(operation=operation) for operation in _DENSE),
+                *_static("BATCH_MATMUL"),
             ),
-            weight_type="INT8",
+            weight_types=("INT8",),
+        ),
+        Recipe(
+            name="static_int8",
+            summary="8-bit integers in dense layers, convolutions and attention "
+            "products; norms, softmax, GELU and residual stream in floats",
+            rules=_static(
+                *_DENSE, "BATCH_MATMUL", "TRANSPOSE", "RESHAPE", "MAX_POOL_2D"
+            ),
+            weight_types=("INT8",),
+            without=_APART,
+            protected=_DYNAMIC,
+        ),
+        Recipe(
+            name="full_int8",
+            summary="integers everywhere, bytes in and out: 8 bits, and 16 in norms "
+            "and residual stream",
+            rules=(
+                *_static("*", bits=16),
+                *_static(*_DENSE, "BATCH_MATMUL", "TRANSPOSE", "RESHAPE"),
+                *_static("MAX_POOL_2D", "RELU", "GELU", "SOFTMAX", "LOGISTIC"),
+                Rule(operation="INPUT", activations=8, unsigned=True),
+                Rule(operation="OUTPUT", activations=8, unsigned=True),
+            ),
+            weight_types=("INT8",),
+            without=_APART,
+            protected=_static("*", bits=16),
+            integers_only=True,
+        ),
+        Recipe(
+            name="int16x8",
+            summary="weights in 8-bit, activations in 16-bit integers",
+            rules=(
+                *_static("*", bits=16),
+                Rule(operation="INPUT", algorithm=KEEP),
+                Rule(operation="OUTPUT", algorithm=KEEP),
+            ),
+            weight_types=("INT8",),
+            without=_APART,
+        ),
+        Recipe(
+            name="int4",
+            summary="weights of dense layers in 4-bit integers, activations quantized "
+            "as they come; patches and head in 8 bits",
+            rules=(
+                Rule(operation="*"),
+                Rule(
+                    operation="FULLY_CONNECTED",
+                    scope="^block",
+                    weights=4,
+                    block=32,
+                    algorithm=GPTQ,
+                ),
+            ),
+            weight_types=("INT8", "INT4"),
+            protected=_DYNAMIC,
         ),
     )
 }

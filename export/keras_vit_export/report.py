@@ -1,9 +1,14 @@
 """What an export cost: size, top-1, agreement, latency, measured side by side."""
 
 import dataclasses
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import metadata as packages
 from typing import Any
 
 import numpy as np
@@ -11,13 +16,18 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from keras_vit.evaluation import Evaluation
+from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
 from keras_vit_export.runtime import Classifier
 
 LATENCY_ROUNDS = 50
+# Slow models get fewer rounds, but no fewer than this.
+_LEAST_ROUNDS = 5
+_LATENCY_SECONDS = 10.0
+_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """Measurements of one model file against the Keras model it came from.
 
@@ -26,21 +36,56 @@ class Report:
         size_bytes: Size of the file in bytes; of Keras, that of the weights.
         top1: Part of the images classified right, 0..1; `None` if not measured.
         agreement: Part of the images with the Keras model's class, 0..1, or `None`.
+        tied_top1: Part of the images whose two largest probabilities are equal, 0..1.
         max_difference: Largest difference from the Keras model's probabilities.
+        mean_difference: Mean absolute difference from them.
+        cosine: Cosine between all probabilities and the Keras model's.
+        snr_db: Power of the Keras model's probabilities over that of the difference.
         latency_ms: Median milliseconds for one image, one thread of LiteRT; Keras'
             own threads for Keras.
+        latency_all_threads_ms: The same on `threads` threads; `None` for Keras.
+        threads: Number of threads of that.
+        peak_memory_bytes: What loading and running the file adds to a process, at its
+            peak; `None` for Keras or where the system does not tell.
         images: Number of images measured on; random pixels if `top1` is `None`.
-        operations: How many of each operation the file has.
+        splits: What images were used for: `{"calibration": {"split": "train",
+            "images": 64}, ...}`.
+        operations: How many of each operation the file has, by precision.
+        skipped: Operations that a rule names but that stayed in floats, by kind.
+        layer_snr_db: Power over error of each layer's output, first layer first, on four
+            images of choice, or random pixels where there are none.
+        rewrites: Names of the exact rewrites that were applied.
+        not_rewritten: Why there are none; empty if there are.
+        ranges: How the ranges of activations were chosen, or empty.
+        smoothed: Names of the branches whose norm shares a scale with its readers.
+        protected: Operations kept in higher precision.
+        environment: Hardware and versions.
     """
 
     recipe: str
     size_bytes: int
     top1: float | None
     agreement: float | None
+    tied_top1: float
     max_difference: float
+    mean_difference: float
+    cosine: float
+    snr_db: float
     latency_ms: float
+    latency_all_threads_ms: float | None
+    threads: int
+    peak_memory_bytes: int | None
     images: int
-    operations: dict[str, int]
+    operations: dict[str, dict[str, int]]
+    splits: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    skipped: dict[str, int] = dataclasses.field(default_factory=dict)
+    layer_snr_db: dict[str, float] = dataclasses.field(default_factory=dict)
+    rewrites: tuple[str, ...] = ()
+    not_rewritten: str = ""
+    ranges: str = ""
+    smoothed: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, for JSON."""
@@ -49,7 +94,7 @@ class Report:
 
 def measure(
     reference: KerasClassifier,
-    candidates: dict[str, Classifier],
+    candidates: Mapping[str, Classifier],
     images: tf.data.Dataset | None,
 ) -> dict[str, Report]:
     """Measures the Keras model and its exports on the same images.
@@ -63,47 +108,73 @@ def measure(
         Reports by recipe, that of the Keras model first as `"keras"`.
 
     Raises:
+        ValueError: If a label is no class of the model.
         RuntimeError: If a model answers with infinities or no numbers.
     """
-    everyone = {"keras": reference} | candidates
+    everyone: dict[str, Any] = {"keras": reference} | dict(candidates)
     labelled = images is not None
     images = images if labelled else _random_pixels(reference)
     labels, probabilities = predict(everyone, images)
     for name, rows in probabilities.items():
         if not np.isfinite(rows).all():
             raise RuntimeError(f"The {name} model answers with numbers that are none.")
-    keras_classes = probabilities["keras"].argmax(axis=1)
     example = next(images.as_numpy_iterator())[0][:1]
-    latencies = median_latency_ms(
-        {
-            name: lambda one=one: one.probabilities(example)
-            for name, one in everyone.items()
-        }
-    )
+    threads = os.cpu_count() or 1
+    one, many = latencies(everyone, threads, example)
+    expected = probabilities["keras"]
 
     def report(name: str) -> Report:
-        classes = probabilities[name].argmax(axis=1)
-        difference = np.abs(probabilities[name] - probabilities["keras"]).max()
+        rows, it = probabilities[name], everyone[name]
+        classes = rows.argmax(axis=1)
+        agreement = float(np.mean(classes == expected.argmax(axis=1)))
         return Report(
             recipe=name,
-            size_bytes=everyone[name].size_bytes,
+            size_bytes=it.size_bytes,
             top1=float(np.mean(classes == labels)) if labelled else None,
-            agreement=float(np.mean(classes == keras_classes)) if labelled else None,
-            max_difference=float(difference),
-            latency_ms=latencies[name],
+            agreement=agreement if labelled else None,
+            tied_top1=float(np.mean(_tied(rows))),
+            **_differences(expected, rows),
+            latency_ms=one[name],
+            latency_all_threads_ms=many.get(name),
+            threads=threads,
+            peak_memory_bytes=None
+            if it is reference
+            else peak_memory_bytes(it.content),
             images=len(labels),
-            operations=everyone[name].operations,
+            operations=it.operations,
+            environment=environment(),
         )
 
     return {name: report(name) for name in everyone}
 
 
+def _differences(expected: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    expected, rows = expected.astype("float64"), rows.astype("float64")
+    norms = np.linalg.norm(expected) * np.linalg.norm(rows)
+    return {
+        "max_difference": float(np.abs(rows - expected).max()),
+        "mean_difference": float(np.abs(rows - expected).mean()),
+        "cosine": float(np.sum(expected * rows) / max(norms, 1e-300)),
+        "snr_db": snr_db(expected, rows),
+    }
+
+
+def _tied(rows: np.ndarray) -> np.ndarray:
+    two = np.sort(rows, axis=1)[:, -2:]
+    return two[:, 0] == two[:, 1]
+
+
 def predict(
-    classifiers: dict[str, AnyClassifier], images: tf.data.Dataset
+    classifiers: Mapping[str, AnyClassifier], images: tf.data.Dataset
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Labels, and each classifier's probabilities, of every image."""
+    """Labels, and each classifier's probabilities, of every image.
+
+    Raises:
+        ValueError: If a label is no class of the classifiers.
+    """
     labels = []
     rows = {name: [] for name in classifiers}
+    classes = min(len(it.class_names) for it in classifiers.values())
     bar = tqdm(
         images.as_numpy_iterator(),
         desc="Measuring",
@@ -113,6 +184,11 @@ def predict(
         disable=None,  # unless a person is watching
     )
     for batch, batch_labels in bar:
+        if np.min(batch_labels) < 0 or np.max(batch_labels) >= classes:
+            raise ValueError(
+                f"Labels must be in 0..{classes - 1}, one for each class of the model. "
+                f"Received: {np.min(batch_labels)}..{np.max(batch_labels)}"
+            )
         labels.append(batch_labels)
         for name, classifier in classifiers.items():
             rows[name].append(classifier.probabilities(batch))
@@ -126,21 +202,101 @@ def evaluate(classifier: AnyClassifier, images: tf.data.Dataset) -> Evaluation:
     return Evaluation(labels, probabilities["it"], classifier.class_names)
 
 
+def latencies(
+    classifiers: Mapping[str, Any], threads: int, example: np.ndarray
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Median milliseconds for one image, on one thread and on several.
+
+    Args:
+        classifiers: By name; a `KerasClassifier` is only timed with its own threads.
+        threads: How many several are.
+        example: One image `(1, height, width, c)`.
+    """
+    runs = {
+        (name, 1): lambda it=it: it.probabilities(example)
+        for name, it in classifiers.items()
+    }
+    if threads > 1:
+        for name, it in classifiers.items():
+            if isinstance(it, Classifier):
+                more = Classifier(it.content, num_threads=threads)
+                runs[name, threads] = lambda it=more: it.probabilities(example)
+    medians = median_latency_ms(runs)
+    one = {name: medians[name, 1] for name in classifiers}
+    many = {
+        name: medians.get((name, threads), one[name])
+        for name, it in classifiers.items()
+        if isinstance(it, Classifier)
+    }
+    return one, many
+
+
 def median_latency_ms(
-    runs: dict[str, Callable[[], object]], rounds: int = LATENCY_ROUNDS
-) -> dict[str, float]:
+    runs: Mapping[Any, Callable[[], object]], rounds: int = LATENCY_ROUNDS
+) -> dict[Any, float]:
     """Median milliseconds of each call, taken in turn so that noise hits all alike."""
     times = {name: [] for name in runs}
-    for turn in range(rounds + 5):
+    start = time.perf_counter()
+    for turn in range(-5, rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            begin = time.perf_counter()
             run()
-            if turn >= 5:  # the first calls warm caches up
-                times[name].append(1000 * (time.perf_counter() - start))
+            if turn >= 0:  # the first calls warm caches up
+                times[name].append(1000 * (time.perf_counter() - begin))
+        enough = turn + 1 >= _LEAST_ROUNDS
+        if enough and time.perf_counter() - start > _LATENCY_SECONDS:
+            break
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def table(reports: dict[str, Report]) -> str:
+# Run apart, so that what Python and TensorFlow hold is not counted.
+_MEMORY_SCRIPT = """
+import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) * 1024
+before = peak()
+interpreter = Interpreter(model_content=sys.stdin.buffer.read())
+interpreter.allocate_tensors()
+interpreter.invoke()
+print(peak() - before)
+"""
+
+
+def peak_memory_bytes(model: bytes) -> int | None:
+    """What loading and running a `.tflite` adds to a new process, or `None`."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY_SCRIPT],
+        input=model,
+        capture_output=True,
+        check=False,
+    )
+    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
+
+
+def environment() -> dict[str, str]:
+    """Processor, cores, system and versions."""
+    found = {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    return found | {name: packages.version(name) for name in _PACKAGES}
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            lines = [line for line in file if line.startswith("model name")]
+    except OSError:
+        lines = []
+    return lines[0].partition(":")[2].strip() if lines else platform.processor()
+
+
+def table(reports: Mapping[str, Report]) -> str:
     """The reports as a table in Markdown."""
     lines = [
         "| format | MB | top-1 | agreement with Keras | ms an image |",
@@ -153,6 +309,49 @@ def table(reports: dict[str, Report]) -> str:
             f"| {report.recipe} | {report.size_bytes / 1e6:.2f} | {top1} | "
             f"{agreement} | {report.latency_ms:.2f} |"
         )
+    return "\n".join(lines)
+
+
+def details(report: Report) -> str:
+    """What else a report says, a line each."""
+    random = "" if report.top1 is not None else " (on random pixels)"
+    difference = (
+        f"Difference from Keras' probabilities{random}: largest "
+        f"{report.max_difference:.1e}, mean {report.mean_difference:.1e}, cosine "
+        f"{report.cosine:.6f}, SNR {report.snr_db:.1f} dB"
+    )
+    lines = [
+        difference,
+        f"{report.latency_all_threads_ms:.2f} ms on {report.threads} threads",
+    ]
+    if report.peak_memory_bytes is not None:
+        lines.append(f"Peak memory {report.peak_memory_bytes / 1e6:.1f} MB")
+    if report.tied_top1:
+        lines.append(f"{report.tied_top1:.2%} of the images have two best classes")
+    lines.append(
+        "Operations: "
+        + ", ".join(
+            f"{count} {kind} {precision}"
+            for kind, counts in report.operations.items()
+            for precision, count in counts.items()
+        )
+    )
+    for kind, count in report.skipped.items():
+        lines.append(f"Left in floats, since the quantizer has no rule: {count} {kind}")
+    if report.not_rewritten:
+        lines.append(f"Not rewritten: {report.not_rewritten}")
+    if report.ranges:
+        lines.append(
+            f"Ranges by {report.ranges}; {len(report.smoothed)} norms smoothed"
+        )
+    for scope in report.protected:
+        lines.append(f"In higher precision: {scope}")
+    for purpose, split in report.splits.items():
+        lines.append(
+            f"{purpose.capitalize()} on {split['images']} {split['split']} images"
+        )
+    if report.top1 is None:
+        lines.append("Top-1 was not measured: no images with labels were given.")
     return "\n".join(lines)
 
 

@@ -40,7 +40,7 @@ class Classifier:
         self._input, self._output = self._check(name)
         shape = tuple(int(side) for side in self._input["shape"])
         self.size_bytes = len(content)
-        self._content = content
+        self.content = content
         self.preprocessing: dict[str, Any] = {
             "image_size": shape[1:3],
             "channels": shape[3],
@@ -63,11 +63,11 @@ class Classifier:
             (len(inputs), len(outputs), ranks) != (1, 1, [4, 2])
             or inputs[0]["shape"][0] != 1
             or types[0] not in ("float32", "uint8")
-            or types[1] != "float32"
+            or types[1] not in ("float32", "uint8")
         ):
             raise ValueError(
                 f"{name} is no image classifier: one image (1, height, width, c) of "
-                "float32 or uint8 in, one row (1, classes) of float32 out. Received: "
+                "float32 or uint8 in, one row (1, classes) of the same out. Received: "
                 f"ranks {ranks}, types {types}"
             )
         return inputs[0], outputs[0]
@@ -91,15 +91,19 @@ class Classifier:
         return np.stack([self._run(image) for image in images])
 
     @property
-    def operations(self) -> dict[str, int]:
-        """How many of each operation the model has."""
-        return inspection.operations(self._content)
+    def operations(self) -> dict[str, dict[str, int]]:
+        """How many of each operation the model has, by precision."""
+        return inspection.operations(self.content)
 
     def _run(self, image: np.ndarray) -> np.ndarray:
         pixels = np.asarray(image, self._input["dtype"])[None]
         self._interpreter.set_tensor(self._input["index"], pixels)
         self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])[0]
+        row = self._interpreter.get_tensor(self._output["index"])[0]
+        scale, zero_point = self._output["quantization"]
+        if not scale:
+            return row
+        return (row.astype("float32") - np.float32(zero_point)) * np.float32(scale)
 
 
 def _read(path: pathlib.Path) -> bytes:

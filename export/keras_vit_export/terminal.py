@@ -12,15 +12,20 @@ def quiet() -> Iterator[None]:
     """Holds back file descriptor 2 in the block; shows it only if the block fails.
 
     TensorFlow, XLA and LiteRT write there from C++, past `sys.stderr` and whatever the
-    log level. `ValueError` is a user's mistake and explains itself.
+    log level. What Python writes to `sys.stderr`, progress bars above all, is shown.
+    `ValueError` is a user's mistake and explains itself.
     """
     sys.stderr.flush()
     saved = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with (
+        tempfile.TemporaryFile() as held,
+        open(os.dup(2), "w", buffering=1, errors="backslashreplace") as ours,
+    ):
         os.dup2(held.fileno(), 2)
         shown = False
         try:
-            yield
+            with contextlib.redirect_stderr(ours):
+                yield
         except ValueError:
             raise
         except Exception:

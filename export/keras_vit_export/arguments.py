@@ -1,0 +1,145 @@
+"""What options name: models, data sets, images, and files to write.
+
+Functions import what they need: `classify` on a `.tflite` must not wait for
+TensorFlow.
+"""
+
+import argparse
+import math
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from keras_vit_export.terminal import quiet
+
+if TYPE_CHECKING:
+    from keras_vit import ImageData, ViTConfig
+    from keras_vit.pipeline import ImageSource
+    from keras_vit_export.classifiers import AnyClassifier
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+def find_source(options: argparse.Namespace) -> "ImageSource":
+    """The data set of `--dataset`; files that it leaves out are named."""
+    with quiet():
+        from keras_vit import data
+    source = data.find_source(
+        options.dataset, data_dir=options.data_dir, broken=options.broken
+    )
+    if source.skipped:
+        print(f"{len(source.skipped)} unreadable files are left out:")
+        for path in source.skipped:
+            print(f"  {path}")
+    return source
+
+
+def new_config(
+    source: "ImageSource",
+    variant: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    resize: str = "stretch",
+) -> "ViTConfig":
+    """A configuration for new images; sizes that were not given follow from them."""
+    from keras_vit import ViTConfig
+
+    height, width, channels = source.image_shape or (224, 224, 3)
+    if max(height, width) > 64:
+        height, width = 224, 224
+    height, width = image_size or (height, width)
+    side = max(height, width)
+    variant = variant or (
+        "nano/2" if side <= 16 else "nano/4" if side <= 64 else "Ti/16"
+    )
+    config = {
+        "num_classes": len(source.class_names),
+        "class_names": source.class_names,
+        "channels": channels,
+        "resize": resize,
+    }
+    if image_size is None:
+        patch = variant.partition("/")[2]
+        # Sizes of the user's own are taken as they are; ours are made to fit.
+        patch = int(patch) if patch.isdecimal() and int(patch) else 1
+        height, width = (
+            math.ceil(length / patch) * patch for length in (height, width)
+        )
+    return ViTConfig.from_variant(variant, image_size=(height, width), **config)
+
+
+def open_model(path: pathlib.Path) -> "AnyClassifier":
+    """The classifier of a `.keras` or `.tflite` file."""
+    if path.suffix == ".keras":
+        with quiet():
+            import keras_vit  # noqa: F401 - registers the layers
+    from keras_vit_export.classifiers import open_classifier
+
+    with quiet():
+        return open_classifier(path)
+
+
+def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "ImageData":
+    """The data set, fitted to a model; both must mean the same classes."""
+    source = find_source(options)
+    from keras_vit.config import Preprocessing
+
+    count = len(classifier.class_names)
+    named = classifier.class_names != tuple(f"class {i}" for i in range(count))
+    if count != len(source.class_names) or (
+        named and classifier.class_names != source.class_names
+    ):
+        raise ValueError(
+            f"'{options.model}' and {options.dataset!r} differ in their classes. "
+            f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
+        )
+    return source.load(Preprocessing(**classifier.preprocessing))
+
+
+def _few(names) -> str:
+    shown = ", ".join(names[:5])
+    return f"{len(names)} ({shown}{', ...' if len(names) > 5 else ''})"
+
+
+def image_paths(given: list[pathlib.Path]) -> list[pathlib.Path]:
+    """Files as given, and all image files in folders, sorted."""
+    paths = []
+    for path in given:
+        if not path.exists():
+            raise ValueError(f"There is no file or folder '{path}'.")
+        if path.is_dir():
+            found = [
+                file
+                for file in sorted(path.rglob("*"))
+                if file.suffix.lower() in IMAGE_SUFFIXES
+                and not any(p.startswith(".") for p in file.relative_to(path).parts)
+            ]
+            if not found:
+                raise ValueError(f"There is no image in folder '{path}'.")
+            paths += found
+        else:
+            paths.append(path)
+    return paths
+
+
+def next_free(path: pathlib.Path) -> pathlib.Path:
+    """`path-1`, or the first such name with a higher number that is free."""
+    number = 1
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return free
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    from keras_vit.files import whole_file
+
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_json(path: pathlib.Path | None, content: dict[str, Any]) -> None:
+    """Writes JSON whole or not at all; nothing without a path."""
+    if path is None:
+        return
+    from keras_vit.files import write_json
+
+    write_json(path, content)

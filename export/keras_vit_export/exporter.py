@@ -1,0 +1,377 @@
+"""A Keras model and a recipe -> a `.tflite` and its report.
+
+Rewriting, calibrating, choosing and measuring in their order: ranges are calibrated on
+training images, choices made on validation images, figures reported on test images.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from keras_vit.config import check_choice
+from keras_vit.pipeline import ImageData
+from keras_vit_export import calibration, metadata, sensitivity
+from keras_vit_export.activations import logits_name, read_all, snr_db
+from keras_vit_export.convert import (
+    Origin,
+    convert_as_it_is,
+    convert_graph,
+    read_origin,
+)
+from keras_vit_export.graph import NORMED, Graph
+from keras_vit_export.inspection import read_operations
+from keras_vit_export.quantization import protect, quantize, skipped
+from keras_vit_export.recipes import DEFAULT_RECIPE, RECIPES, Recipe
+from keras_vit_export.report import Report, measure
+from keras_vit_export.rewrites import REWRITES, rewrite
+from keras_vit_export.runtime import Classifier
+from keras_vit_export.smoothing import smooth
+
+# Images on which ranges and scales are compared, by SNR: labels are not needed.
+_COMPARED = 32
+
+Images = ImageData | tf.data.Dataset | np.ndarray | None
+
+
+def export(
+    model: keras.Model,
+    recipe: str = DEFAULT_RECIPE,
+    images: Images = None,
+    *,
+    rewrites: str = "auto",
+) -> tuple[bytes, Report]:
+    """Converts a model and measures what came out against what went in.
+
+    Args:
+        model: From images `(b, height, width, c)` in 0..255 to logits or
+            probabilities `(b, num_classes)`.
+        recipe: Name of a recipe.
+        images: An `ImageData`, whose training images calibrate, whose validation images
+            decide and whose test images are reported on; or batches of images and
+            labels, which serve for all three; or an array of images, to calibrate
+            without measuring top-1. Without images only the difference on random
+            pixels is measured, and the report says so.
+        rewrites: `"auto"`, or `"required"` to refuse a model that `build_vit` did not
+            make instead of converting it as it is.
+
+    Returns:
+        The `.tflite` file's content and its report.
+
+    Raises:
+        ValueError: If the recipe is unknown, the model is no image classifier of a
+            fixed size or has weights that are no numbers, or images do not fit it, are
+            too few or are missing where the recipe needs them.
+        RuntimeError: If TFLite's builtin operations can't express the model, or the
+            recipe could not be applied to all of it.
+    """
+    content, reports = export_all(model, [recipe], images, rewrites=rewrites)
+    return content[recipe], reports[recipe]
+
+
+def export_all(
+    model: keras.Model,
+    recipes: Sequence[str],
+    images: Images = None,
+    *,
+    rewrites: str = "auto",
+) -> tuple[dict[str, bytes], dict[str, Report]]:
+    """`export` for several recipes, measured side by side.
+
+    Returns:
+        The files by recipe, and the reports by recipe with one more, `"keras"`, of
+        the model itself.
+    """
+    exporter = Exporter(model, images, rewrites=rewrites)
+    return exporter.check({name: exporter.convert(name) for name in recipes})
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Images for each purpose; `None` where there are none.
+
+    Attributes:
+        calibration: Uint8 `(count, height, width, c)`: ranges are measured on them.
+        choice: Batches of images and labels: what is chosen is chosen on them.
+        report: Batches of images and labels: what is reported is measured on them.
+        counts: `{"calibration": {"split": "train", "images": 64}, ...}`.
+    """
+
+    calibration: np.ndarray | None
+    choice: tf.data.Dataset | None
+    report: tf.data.Dataset | None
+    counts: dict[str, dict]
+
+    @property
+    def compared(self) -> np.ndarray:
+        """Images on which ranges and scales are compared."""
+        if self.choice is None:
+            return self.calibration[:_COMPARED]
+        return _first_images(self.choice, _COMPARED)
+
+
+def find_splits(images: Images) -> Splits:
+    """What `export` was given, by purpose."""
+    if images is None:
+        return Splits(None, None, None, {})
+    if isinstance(images, ImageData):
+        names = {"calibration": "train", "choice": "validation", "report": "test"}
+        batches = {purpose: getattr(images, name) for purpose, name in names.items()}
+        counts = {
+            purpose: {"split": name, "images": images.counts[name]}
+            for purpose, name in names.items()
+        }
+    elif isinstance(images, tf.data.Dataset):
+        purposes = ("calibration", "choice", "report")
+        batches = dict.fromkeys(purposes, images)
+        count = sum(len(labels) for _, labels in images.as_numpy_iterator())
+        counts = {name: {"split": "given", "images": count} for name in purposes}
+    else:
+        rows = np.asarray(images)[: calibration.IMAGES]
+        counts = {"calibration": {"split": "given", "images": len(rows)}}
+        return Splits(rows, None, None, counts)
+    rows = _first_images(batches["calibration"], calibration.IMAGES)
+    counts["calibration"]["images"] = len(rows)
+    return Splits(rows, batches["choice"], batches["report"], counts)
+
+
+def _first_images(batches: tf.data.Dataset, count: int) -> np.ndarray:
+    found = []
+    for images, _ in batches.as_numpy_iterator():
+        found.append(images)
+        if sum(map(len, found)) >= count:
+            break
+    return np.concatenate(found)[:count]
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A file that is not measured yet, and how it came about.
+
+    Attributes:
+        content: The flatbuffer, without metadata.
+        recipe: With its protected layers.
+        float_model: What was quantized.
+        method: How ranges were chosen, or empty.
+        smoothed: Branches whose norm shares a scale with its readers.
+        protected: Scopes of layers kept in higher precision.
+        choice: Number of images that something was chosen on.
+    """
+
+    content: bytes
+    recipe: Recipe
+    float_model: bytes
+    method: str = ""
+    smoothed: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
+    choice: int = 0
+
+
+class Exporter:
+    """One model on its way to files; what several recipes need is made once.
+
+    Args:
+        model: The Keras model.
+        images: As in `export`.
+        rewrites: As in `export`.
+
+    Raises:
+        ValueError: If the model or the images are not what `export` takes.
+    """
+
+    def __init__(self, model: keras.Model, images: Images = None, rewrites="auto"):
+        self.origin: Origin = read_origin(model, rewrites)
+        self.splits = find_splits(images)
+        self._check_images()
+
+    def _check_images(self) -> None:
+        shape = self.origin.classifier.model.input_shape[1:]
+        for images in (self.splits.calibration, self.splits.report):
+            given = None if images is None else _image_shape(images)
+            if given not in (None, shape):
+                raise ValueError(
+                    f"Images must have the model's shape {shape}. Received: {given}"
+                )
+
+    def convert(self, name: str) -> Export:
+        """Makes the file of a recipe.
+
+        Raises:
+            ValueError: If the recipe is unknown, or needs images and has none or too
+                few.
+            RuntimeError: As `export`.
+        """
+        check_choice("recipe", name, RECIPES)
+        recipe = RECIPES[name]
+        if not recipe.calibrated:
+            float_model = self._float_model(recipe.without)
+            return Export(quantize(float_model, recipe), recipe, float_model)
+        if self.splits.calibration is None:
+            raise ValueError(
+                f"Recipe {name!r} needs images to measure the ranges of activations on."
+            )
+        return self._calibrated(recipe)
+
+    def _calibrated(self, recipe: Recipe) -> Export:
+        """The best of several ways to choose ranges, with and without smoothing."""
+        graph = self._graph(recipe.without)
+        plain = self._float_model(recipe.without)
+        bits = {rule.activations for rule in recipe.rules} - {None}
+        methods = list(calibration.METHODS) if 8 in bits else ["min_max"]
+        made = {method: self._quantized(plain, recipe, method) for method in methods}
+        bar = tqdm(made, desc="Choosing", leave=False, delay=2, disable=None)
+        scores = {method: self._snr(plain, made[method]) for method in bar}
+        method = max(scores, key=scores.get)
+        best = Export(
+            made[method],
+            recipe,
+            plain,
+            method if bits else "",
+            choice=len(self.splits.compared),
+        )
+        smoother = graph and self._smoothed(graph, plain, recipe)
+        if smoother and smoother is not graph:
+            float_model = convert_graph(smoother)
+            content = self._quantized(float_model, recipe, method)
+            if self._snr(float_model, content) > scores[method]:
+                best = dataclasses.replace(
+                    best,
+                    content=content,
+                    float_model=float_model,
+                    smoothed=_smoothed_names(graph, smoother),
+                )
+        return best
+
+    def _quantized(self, float_model: bytes, recipe: Recipe, method: str) -> bytes:
+        ranges = self._ranges(float_model, recipe, method)
+        return quantize(float_model, recipe, ranges, self.splits.calibration)
+
+    def _ranges(self, float_model, recipe, method):
+        if not any(rule.activations for rule in recipe.rules):
+            return {}
+        operations = read_operations(float_model)
+        return calibration.ranges(
+            self._statistics(float_model), operations, recipe, method
+        )
+
+    @functools.cache  # noqa: B019 - lives as long as the exporter
+    def _statistics(self, float_model: bytes) -> Mapping[str, calibration.Statistics]:
+        return calibration.collect(float_model, self.splits.calibration)
+
+    def _snr(self, float_model: bytes, content: bytes) -> float:
+        """SNR of the logits on the images of choice."""
+        images = self.splits.compared
+        name = logits_name(read_operations(float_model))
+        expected = read_all(float_model, [name], images)[name]
+        return snr_db(expected, read_all(content, [name], images)[name])
+
+    def _smoothed(self, graph: Graph, float_model: bytes, recipe: Recipe) -> Graph:
+        statistics = self._statistics(float_model)
+        inputs = {}
+        for branch in graph.branches:
+            name = f"{branch.name}_norm/{NORMED}"
+            if name in statistics:
+                inputs[branch.name] = statistics[name].rows
+        dense = recipe.rule_for("FULLY_CONNECTED", "block_00_mlp_hidden;")
+        if len(inputs) < len(graph.branches) or dense.activations == 16:
+            return graph
+        return smooth(
+            graph,
+            inputs,
+            per_token=not dense.activations,
+            weight_bits=dense.weights,
+        )
+
+    def most_damaging(self, made: Export) -> list[str]:
+        """Scopes of the layers of a file, the one that does most damage alone first."""
+        ranges = self._ranges(made.float_model, made.recipe, made.method)
+        images = self.splits.compared
+        return list(sensitivity.sweep(made.float_model, made.recipe, ranges, images))
+
+    def protect(self, made: Export, scopes: Sequence[str]) -> Export:
+        """The file with these layers in higher precision, and no others."""
+        recipe = protect(RECIPES[made.recipe.name], scopes)
+        content = self._quantized(made.float_model, recipe, made.method)
+        return dataclasses.replace(
+            made, content=content, recipe=recipe, protected=tuple(scopes)
+        )
+
+    @functools.cache  # noqa: B019
+    def _graph(self, without: tuple[str, ...]) -> Graph | None:
+        if self.origin.graph is None:
+            return None
+        return rewrite(self.origin.graph, REWRITES.keys() - set(without))
+
+    @functools.cache  # noqa: B019
+    def _float_model(self, without: tuple[str, ...]) -> bytes:
+        graph = self._graph(without)
+        if graph is None:
+            return convert_as_it_is(self.origin.classifier)
+        return convert_graph(graph)
+
+    def check(
+        self, exports: Mapping[str, Export]
+    ) -> tuple[dict[str, bytes], dict[str, Report]]:
+        """Measures files and puts the figures into them, as `export_all` returns it."""
+        reference = self.origin.classifier
+        candidates = {name: Classifier(it.content) for name, it in exports.items()}
+        reports = measure(reference, candidates, self.splits.report)
+        files = {}
+        for name, made in exports.items():
+            # Latency and size are the machine's and the file's own to tell.
+            figures = {
+                figure: getattr(reports[name], figure)
+                for figure in ("recipe", "top1", "agreement", "images")
+            }
+            contract = {"preprocessing": reference.preprocessing, **figures}
+            files[name] = metadata.attach(made.content, reference.class_names, contract)
+            reports[name] = dataclasses.replace(
+                reports[name], size_bytes=len(files[name]), **self._history(made)
+            )
+        return files, reports
+
+    def _history(self, made: Export) -> dict:
+        """What the report says of how a file was made."""
+        graph = self._graph(made.recipe.without)
+        used = dict(self.splits.counts)
+        if not made.recipe.calibrated:
+            used.pop("calibration", None)
+        if "choice" in used:
+            used["choice"] = used["choice"] | {"images": made.choice}
+        return {
+            "splits": {purpose: it for purpose, it in used.items() if it["images"]},
+            "skipped": skipped(made.float_model, made.content, made.recipe),
+            "layer_snr_db": self._layer_snr_db(made),
+            "rewrites": graph.rewrites if graph else (),
+            "not_rewritten": self.origin.reason,
+            "ranges": made.method,
+            "smoothed": made.smoothed,
+            "protected": made.protected,
+        }
+
+    def _layer_snr_db(self, made: Export) -> dict[str, float]:
+        operations = read_operations(made.float_model)
+        names = [it.outputs[0] for it in operations if it.outputs[0].endswith("_add")]
+        names = [*names, logits_name(operations)]
+        noise = np.random.default_rng(0).integers(
+            0, 256, (4, *self.origin.classifier.model.input_shape[1:])
+        )
+        images = noise if self.splits.calibration is None else self.splits.compared[:4]
+        exact = read_all(made.float_model, names, images)
+        found = read_all(made.content, names, images)
+        return {n: snr_db(exact[n], found[n]) for n in names if n in found}
+
+
+def _smoothed_names(graph: Graph, smoother: Graph) -> tuple[str, ...]:
+    pairs = zip(graph.branches, smoother.branches, strict=True)
+    return tuple(new.name for old, new in pairs if new is not old)
+
+
+def _image_shape(images) -> tuple[int, ...]:
+    if isinstance(images, tf.data.Dataset):
+        return tuple(images.element_spec[0].shape[1:])
+    return tuple(images.shape[1:])
