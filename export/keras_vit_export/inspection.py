@@ -23,6 +23,7 @@ class Operation:
         outputs: Names of its outputs.
         constants: Names of its inputs that are constants.
         weight_type: TFLite's name of the type of its weight as stored, or `None`.
+        weight_shape: Shape of its weight, or `None`.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Operation:
     outputs: tuple[str, ...]
     constants: tuple[str, ...]
     weight_type: str | None
+    weight_shape: tuple[int, ...] | None = None
 
 
 def read_operations(model: bytes) -> list[Operation]:
@@ -49,9 +51,10 @@ def read_operations(model: bytes) -> list[Operation]:
         outputs = list(operator.outputs)
         if kind == "DEQUANTIZE" and inputs[0] in constant | stored.keys():
             stored[outputs[0]] = inputs[0]
-        weight = None
+        weight, shape = None, None
         if kind in WEIGHTED and inputs[1] in constant | stored.keys():
             weight = types[stored.get(inputs[1], inputs[1])]
+            shape = tuple(int(side) for side in tensors[inputs[1]].shape)
         moving = [i for i in inputs if i not in constant]
         found.append(
             Operation(
@@ -62,6 +65,7 @@ def read_operations(model: bytes) -> list[Operation]:
                 outputs=tuple(names[index] for index in outputs),
                 constants=tuple(names[i] for i in inputs if i in constant),
                 weight_type=weight,
+                weight_shape=shape,
             )
         )
     return found

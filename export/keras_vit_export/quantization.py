@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -13,7 +14,7 @@ from keras_vit_export.inspection import (
     tensor_types,
     weight_types,
 )
-from keras_vit_export.recipes import GPTQ, Recipe
+from keras_vit_export.recipes import GPTQ, Recipe, Rule
 
 Range = tuple[float, float]
 
@@ -40,7 +41,7 @@ def quantize(
         return float_model
     from litert_quantizer import Quantizer
 
-    rules = [rule.as_litert() for rule in recipe.rules]
+    rules = [rule.as_litert() for rule in _fitting(recipe, float_model)]
     quantizer = Quantizer(bytearray(float_model), rules)
     calibrated = {
         name: {"min": np.array(low), "max": np.array(high)}
@@ -58,10 +59,20 @@ def quantize(
     return model
 
 
+def _fitting(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:
+    """The rules, with one scale an output where weights do not divide into blocks."""
+    more = []
+    if any(rule.block for rule in recipe.rules):
+        for operation in read_operations(float_model):
+            rule = recipe.rule_for(operation.kind, operation.scope)
+            if rule and rule.block and operation.weight_shape[-1] % rule.block:
+                scope = f"^{re.escape(operation.scope)}$"
+                more.append(dataclasses.replace(rule, scope=scope, block=0))
+    return (*recipe.rules, *more)
+
+
 def protect(recipe: Recipe, scopes: Iterable[str]) -> Recipe:
     """The recipe with some operations in higher precision, by their scopes."""
-    import re
-
     rules = tuple(
         dataclasses.replace(rule, scope=f"^{re.escape(scope)}$")
         for scope in scopes
