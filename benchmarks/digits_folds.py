@@ -12,7 +12,7 @@ import time
 
 import keras
 import numpy as np
-from keras_vit_export.convert import export_all
+from keras_vit_export.exporter import export_all
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 

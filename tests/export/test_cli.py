@@ -135,15 +135,53 @@ def test_export_measures_then_writes(demo, tmp_path, capfd):
     assert report["recipe"] == "dynamic_int8"
     assert report["size_bytes"] == out.stat().st_size
     assert report["top1"] >= report["keras_top1"] - 0.02
-    assert "| dynamic_int8 |" in capfd.readouterr().out
+    assert report["splits"]["choice"] == {"split": "validation", "images": 185}
+    assert report["splits"]["report"] == {"split": "test", "images": 380}
+    assert [trial["protected"] for trial in report["trials"]] == [0]
+    page = out.with_name(f"{out.name}.html").read_text()
+    assert "m.tflite, from model.keras" in page
+    captured = capfd.readouterr()
+    assert "| dynamic_int8 |" in captured.out
+    assert "Report on 380 test images" in captured.out
+    assert captured.err == ""
 
 
-def test_export_writes_nothing_if_too_much_is_lost(demo, tmp_path, capfd):
+@pytest.mark.parametrize("recipe", ["dynamic_int8", "auto"])
+def test_export_writes_nothing_if_too_much_is_lost(recipe, demo, tmp_path, capfd):
     out = tmp_path / "m.tflite"
     arguments = ["--output", str(out), "--dataset", "digits", "--max-drop", "-1.5"]
-    assert main(["export", str(demo[0] / "model.keras"), *arguments]) == 1
-    assert "Not written: top-1 falls by" in capfd.readouterr().out
+    arguments += ["--recipe", recipe]
+    assert main(["export", str(demo[0] / "model.keras"), *arguments]) == 3
+    shown = capfd.readouterr().out
+    assert "Not written: nothing keeps to --max-drop -1.5" in shown
+    assert "| dynamic_int8 |" in shown
+    assert "too much" in shown and "holds" not in shown
     assert not list(tmp_path.iterdir())
+
+
+def test_a_calibrated_recipe_answers_like_keras_and_takes_bytes(demo, tmp_path, capfd):
+    out = tmp_path / "m.tflite"
+    arguments = ["--output", str(out), "--dataset", "digits", "--recipe", "full_int8"]
+    assert main(["export", str(demo[0] / "model.keras"), *arguments]) == 0
+    report = json.loads(out.with_name(f"{out.name}.json").read_text())
+    assert report["agreement"] >= 0.97
+    assert report["splits"]["calibration"] == {"split": "train", "images": 64}
+    assert main(["evaluate", str(out), "--dataset", "digits"]) == 0
+    assert f"Top-1 on 380 test images: {report['top1']:.2%}" in capfd.readouterr().out
+
+
+def test_benchmark_measures_every_recipe_side_by_side(model, tmp_path, capfd):
+    from keras_vit_export.recipes import RECIPES
+
+    figures, page = tmp_path / "figures.json", tmp_path / "page.html"
+    arguments = ["--dataset", "digits", "--json", str(figures), "--html", str(page)]
+    assert main(["benchmark", str(model), *arguments]) == 0
+    reports = json.loads(figures.read_text())
+    assert list(reports) == ["keras", *RECIPES]
+    shown = capfd.readouterr().out
+    for name in RECIPES:
+        assert f"| {name} |" in shown
+        assert name in page.read_text()
 
 
 def test_export_without_a_data_set_says_that_accuracy_was_not_measured(
@@ -153,6 +191,43 @@ def test_export_without_a_data_set_says_that_accuracy_was_not_measured(
     assert main(["export", str(model), "--output", str(out)]) == 0
     assert "Top-1 was not measured" in capfd.readouterr().out
     assert json.loads(out.with_name(f"{out.name}.json").read_text())["top1"] is None
+
+
+def test_rewrites_can_be_required(tmp_path, capfd):
+    import keras
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, strides=2)(inputs)
+    output = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    save_model(keras.Model(inputs, output), tmp_path / "other.keras")
+    out = tmp_path / "m.tflite"
+    arguments = ["export", str(tmp_path / "other.keras"), "--output", str(out)]
+    line = complaint(capfd, *arguments, "--rewrites", "required")
+    assert "can't be rewritten" in line and "build_vit" in line
+    assert not out.exists()
+    assert main(arguments) == 0
+    assert "Not rewritten: config_of reads models" in capfd.readouterr().out
+
+
+def test_an_output_that_can_not_be_written_is_one_line(model, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file/m.tflite"
+    line = complaint(capfd, "export", model, "--output", out)
+    assert "file" in line
+    assert [path.name for path in tmp_path.iterdir() if "tflite" in path.name] == []
+
+
+def test_weights_that_are_no_numbers_are_one_line(tmp_path, capfd):
+    config = ViTConfig.from_variant(
+        "nano/4", image_size=8, channels=1, num_classes=3, depth=1
+    )
+    broken = build_vit(config)
+    broken.get_layer("block_00_mlp").hidden.bias.assign([np.nan] * 256)
+    save_model(broken, tmp_path / "nan.keras")
+    out = tmp_path / "m.tflite"
+    line = complaint(capfd, "export", tmp_path / "nan.keras", "--output", out)
+    assert "block_00_mlp/hidden/bias" in line
+    assert not out.exists()
 
 
 def complaint(capfd, *arguments):
@@ -270,7 +345,10 @@ def test_a_missing_or_cut_off_model_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--recipe", "int8"], "one of dynamic_int8"),
+        (["--recipe", "int8"], "one of int4"),
+        (["--recipe", "static_int8"], "needs --dataset, to measure the ranges"),
+        (["--recipe", "auto"], "needs --dataset, to measure top-1"),
+        (["--rewrites", "never"], "rewrites must be one of"),
         (["--output", "x.bin"], "must end in .tflite"),
         (["--max-drop", "1"], "needs --dataset"),
         (["--dataset", "digitz"], "Nearest: digits"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from keras_vit_export import Classifier, metadata
-from keras_vit_export.convert import export
+from keras_vit_export.exporter import export
 from PIL import Image
 
 from keras_vit import build_vit
