@@ -25,10 +25,15 @@ def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         partial.unlink(missing_ok=True)
 
 
+def as_json(content: dict[str, Any]) -> bytes:
+    """Indented JSON with a newline at its end."""
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
 def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
     """Writes indented JSON, whole or not at all."""
     with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_bytes(as_json(content))
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:

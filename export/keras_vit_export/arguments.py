@@ -5,8 +5,11 @@ TensorFlow.
 """
 
 import argparse
+import contextlib
 import math
+import os
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_vit_export.terminal import quiet
@@ -128,18 +131,36 @@ def next_free(path: pathlib.Path) -> pathlib.Path:
     return free
 
 
+def check_writable(path: pathlib.Path) -> None:
+    """Finds out before the work whether its result can be written.
+
+    Raises:
+        ValueError: If the path is a folder, or its folder is none or not writable.
+    """
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"'{path}' can't be written.")
+
+
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
+    """Writes all files whole or none of them."""
     from keras_vit.files import whole_file
 
-    with whole_file(path) as partial:
-        partial.write_bytes(content)
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(whole_file(path)).write_bytes(content)
 
 
 def write_json(path: pathlib.Path | None, content: dict[str, Any]) -> None:
     """Writes JSON whole or not at all; nothing without a path."""
-    if path is None:
-        return
-    from keras_vit.files import write_json
+    if path is not None:
+        from keras_vit import files
 
-    write_json(path, content)
+        files.write_json(path, content)

@@ -37,8 +37,16 @@ class KerasClassifier:
     """
 
     def __init__(self, model: "keras.Model"):
+        import tensorflow as tf
+
         _check(model)
         self.model = model
+        # Traced once for any number of images; `predict` traces anew for each.
+        self._call = tf.function(
+            lambda images: model(images, training=False),
+            input_signature=[tf.TensorSpec((None, *model.input_shape[1:]))],
+            autograph=False,
+        )
         self.size_bytes = sum(
             int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
         )
@@ -64,7 +72,7 @@ class KerasClassifier:
 
     def output(self, images: np.ndarray) -> np.ndarray:
         """What the model itself gives: logits or probabilities `(b, num_classes)`."""
-        return self.model.predict_on_batch(np.asarray(images, "float32"))
+        return self._call(np.asarray(images, "float32")).numpy()
 
 
 def open_classifier(path: str | pathlib.Path) -> AnyClassifier:

@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 from keras_vit_export.arguments import (
+    check_writable,
     data_for,
     find_source,
     image_paths,
@@ -19,6 +20,7 @@ from keras_vit_export.arguments import (
     open_model,
     write_bytes,
     write_json,
+    write_together,
 )
 from keras_vit_export.terminal import quiet
 
@@ -110,12 +112,13 @@ def export(options: argparse.Namespace) -> int:
     """A `.keras` -> a `.tflite` and its reports, or nothing if it lost too much."""
     _check_export(options)
     with quiet():
+        from keras_vit.files import as_json
         from keras_vit_export import budget, page
         from keras_vit_export.exporter import Exporter
     classifier = _open_keras(options)
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
-        exporter = Exporter(classifier.model, data, rewrites=options.rewrites)
+        exporter = Exporter(classifier, data, rewrites=options.rewrites)
     made, trials = _made(exporter, options)
     if trials:
         print("\n" + budget.table(trials) + "\n")
@@ -132,9 +135,13 @@ def export(options: argparse.Namespace) -> int:
         "trials": [dataclasses.asdict(trial) for trial in trials],
     }
     shown = page.html(reports, f"{options.output.name}, from {options.model.name}")
-    write_bytes(_beside(options.output, "html"), shown.encode())
-    write_json(_beside(options.output, "json"), figures)
-    write_bytes(options.output, files[name])
+    write_together(
+        {
+            options.output: files[name],
+            _beside(options.output, "html"): shown.encode(),
+            _beside(options.output, "json"): as_json(figures),
+        }
+    )
     write_json(options.json, figures)
     print(f"Written: '{options.output}' and its report, ending in .html and .json")
     return 0
@@ -149,7 +156,7 @@ def benchmark(options: argparse.Namespace) -> int:
     classifier = _open_keras(options)
     data = data_for(classifier, options)
     with quiet():
-        exporter = Exporter(classifier.model, data)
+        exporter = Exporter(classifier, data)
     made = {}
     for name, recipe in RECIPES.items():
         print(f"{name}: {recipe.summary}")
@@ -225,6 +232,7 @@ def _open_keras(options):
 def _check_export(options) -> None:
     if options.output.suffix != ".tflite":
         raise ValueError(f"--output must end in .tflite. Received: '{options.output}'")
+    check_writable(options.output)
     with quiet():
         from keras_vit.config import check_choice
         from keras_vit_export.recipes import RECIPES

@@ -35,7 +35,7 @@ class Origin:
     reason: str
 
 
-def read_origin(model: keras.Model, rewrites: str = "auto") -> Origin:
+def read_origin(model: keras.Model | KerasClassifier, rewrites: str = "auto") -> Origin:
     """Checks a model and reads its inference graph.
 
     Args:
@@ -49,8 +49,10 @@ def read_origin(model: keras.Model, rewrites: str = "auto") -> Origin:
             are no numbers, or has no inference graph though one is required.
     """
     check_choice("rewrites", rewrites, REWRITES_MODES)
-    check_finite(model)
-    classifier = KerasClassifier(_in_float32(model))
+    given = model if isinstance(model, KerasClassifier) else KerasClassifier(model)
+    check_finite(given.model)
+    single = _in_float32(given.model)
+    classifier = given if single is given.model else KerasClassifier(single)
     graph, reason = _graph_of(classifier)
     if graph is None and rewrites == "required":
         raise ValueError(f"The model can't be rewritten. {reason}")
@@ -110,18 +112,16 @@ def convert_graph(graph: Graph) -> bytes:
     Raises:
         RuntimeError: If the builtin operations can't express the graph.
     """
-    spec = tf.TensorSpec((1, *graph.image_shape), tf.float32, "image")
 
-    @tf.function(input_signature=[spec])
     def serve(image):
         logits = inference.logits(graph, image)
         return {"probabilities": tf.nn.softmax(logits, name="probabilities")}
 
-    module = tf.Module()
-    module.serve = serve
+    spec = tf.TensorSpec((1, *graph.image_shape), tf.float32, "image")
     with tempfile.TemporaryDirectory() as folder, _refusals():
+        traced = tf.function(serve, autograph=False).get_concrete_function(spec)
         # From a folder and not from the function: calibration needs the signature.
-        tf.saved_model.save(module, folder, signatures={"serve": serve})
+        tf.saved_model.save(tf.Module(), folder, signatures={"serve": traced})
         return _converter(folder).convert()
 
 

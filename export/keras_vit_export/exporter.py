@@ -17,6 +17,7 @@ from keras_vit.config import check_choice
 from keras_vit.pipeline import ImageData
 from keras_vit_export import calibration, metadata, sensitivity
 from keras_vit_export.activations import logits_name, read_all, snr_db
+from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (
     Origin,
     convert_as_it_is,
@@ -30,7 +31,7 @@ from keras_vit_export.recipes import DEFAULT_RECIPE, RECIPES, Recipe
 from keras_vit_export.report import Report, measure
 from keras_vit_export.rewrites import REWRITES, rewrite
 from keras_vit_export.runtime import Classifier
-from keras_vit_export.smoothing import smooth
+from keras_vit_export.smoothing import LEAST_GAIN_DB, smooth
 
 # Images on which ranges and scales are compared, by SNR: labels are not needed.
 _COMPARED = 32
@@ -106,7 +107,7 @@ class Splits:
     report: tf.data.Dataset | None
     counts: dict[str, dict]
 
-    @property
+    @functools.cached_property
     def compared(self) -> np.ndarray:
         """Images on which ranges and scales are compared."""
         if self.choice is None:
@@ -175,7 +176,7 @@ class Exporter:
     """One model on its way to files; what several recipes need is made once.
 
     Args:
-        model: The Keras model.
+        model: The Keras model, or a classifier made of it.
         images: As in `export`.
         rewrites: As in `export`.
 
@@ -183,7 +184,12 @@ class Exporter:
         ValueError: If the model or the images are not what `export` takes.
     """
 
-    def __init__(self, model: keras.Model, images: Images = None, rewrites="auto"):
+    def __init__(
+        self,
+        model: keras.Model | KerasClassifier,
+        images: Images = None,
+        rewrites: str = "auto",
+    ):
         self.origin: Origin = read_origin(model, rewrites)
         self.splits = find_splits(images)
         self._check_images()
@@ -237,7 +243,7 @@ class Exporter:
         if smoother and smoother is not graph:
             float_model = convert_graph(smoother)
             content = self._quantized(float_model, recipe, method)
-            if self._snr(float_model, content) > scores[method]:
+            if self._snr(float_model, content) > scores[method] + LEAST_GAIN_DB:
                 best = dataclasses.replace(
                     best,
                     content=content,
@@ -264,10 +270,14 @@ class Exporter:
 
     def _snr(self, float_model: bytes, content: bytes) -> float:
         """SNR of the logits on the images of choice."""
-        images = self.splits.compared
+        name, expected = self._exact_logits(float_model)
+        found = read_all(content, [name], self.splits.compared)
+        return snr_db(expected, found[name])
+
+    @functools.cache  # noqa: B019
+    def _exact_logits(self, float_model: bytes) -> tuple[str, np.ndarray]:
         name = logits_name(read_operations(float_model))
-        expected = read_all(float_model, [name], images)[name]
-        return snr_db(expected, read_all(content, [name], images)[name])
+        return name, read_all(float_model, [name], self.splits.compared)[name]
 
     def _smoothed(self, graph: Graph, float_model: bytes, recipe: Recipe) -> Graph:
         statistics = self._statistics(float_model)

@@ -20,7 +20,7 @@ from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
 from keras_vit_export.runtime import Classifier
 
-LATENCY_ROUNDS = 50
+LATENCY_ROUNDS = 30
 # Slow models get fewer rounds, but no fewer than this.
 _LEAST_ROUNDS = 5
 _LATENCY_SECONDS = 10.0
@@ -350,6 +350,7 @@ def details(report: Report) -> str:
         lines.append(
             f"{purpose.capitalize()} on {split['images']} {split['split']} images"
         )
+    lines.append(", ".join(f"{name} {it}" for name, it in report.environment.items()))
     if report.top1 is None:
         lines.append("Top-1 was not measured: no images with labels were given.")
     return "\n".join(lines)
