@@ -223,41 +223,46 @@ class Exporter:
         return self._calibrated(recipe)
 
     def _calibrated(self, recipe: Recipe) -> Export:
-        """The best of several ways to choose ranges, with and without smoothing."""
-        graph = self._graph(recipe.without)
+        """The best of several ways to round, with and without smoothing."""
         plain = self._float_model(recipe.without)
-        bits = {rule.activations for rule in recipe.rules} - {None}
-        methods = list(calibration.METHODS) if 8 in bits else ["min_max"]
+        bits = {rule.activations for rule in recipe.rules}
+        methods = recipe.roundings or (
+            calibration.METHODS if 8 in bits else ["min_max"]
+        )
         made = {method: self._quantized(plain, recipe, method) for method in methods}
         bar = tqdm(made, desc="Choosing", leave=False, delay=2, disable=None)
         scores = {method: self._snr(plain, made[method]) for method in bar}
-        method = max(scores, key=scores.get)
+        method = max(made, key=scores.get)
         best = Export(
-            made[method],
-            recipe,
-            plain,
-            method if bits else "",
-            choice=len(self.splits.compared),
+            made[method], recipe, plain, method, choice=len(self.splits.compared)
         )
-        smoother = graph and self._smoothed(graph, plain, recipe)
-        if smoother and smoother is not graph:
-            float_model = convert_graph(smoother)
-            content = self._quantized(float_model, recipe, method)
-            if self._snr(float_model, content) > scores[method] + LEAST_GAIN_DB:
-                best = dataclasses.replace(
-                    best,
-                    content=content,
-                    float_model=float_model,
-                    smoothed=_smoothed_names(graph, smoother),
-                )
-        return best
+        return self._smoother(best, scores[method])
+
+    def _smoother(self, made: Export, snr: float) -> Export:
+        """The file with scales between norms and dense layers, if they pay."""
+        graph = self._graph(made.recipe.without)
+        smoother = graph and self._smoothed(graph, made.float_model, made.recipe)
+        if smoother is graph:
+            return made
+        float_model = convert_graph(smoother)
+        content = self._quantized(float_model, made.recipe, made.method)
+        if self._snr(float_model, content) <= snr + LEAST_GAIN_DB:
+            return made
+        return dataclasses.replace(
+            made,
+            content=content,
+            float_model=float_model,
+            smoothed=_smoothed_names(graph, smoother),
+        )
 
     def _quantized(self, float_model: bytes, recipe: Recipe, method: str) -> bytes:
-        ranges = self._ranges(float_model, recipe, method)
-        return quantize(float_model, recipe, ranges, self.splits.calibration)
+        if recipe.roundings:
+            images = self.splits.calibration
+            return quantize(float_model, recipe.rounded(method), images=images)
+        return quantize(float_model, recipe, self._ranges(float_model, recipe, method))
 
     def _ranges(self, float_model, recipe, method):
-        if not any(rule.activations for rule in recipe.rules):
+        if recipe.roundings or not recipe.calibrated:
             return {}
         operations = read_operations(float_model)
         return calibration.ranges(
@@ -358,7 +363,7 @@ class Exporter:
             "layer_snr_db": self._layer_snr_db(made),
             "rewrites": graph.rewrites if graph else (),
             "not_rewritten": self.origin.reason,
-            "ranges": made.method,
+            "chosen": made.method,
             "smoothed": made.smoothed,
             "protected": made.protected,
         }

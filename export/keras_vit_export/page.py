@@ -220,7 +220,7 @@ def _details(report, alone: bool) -> str:
     facts = {
         "Rewrites": _codes(report.rewrites)
         or escape(f"None. {report.not_rewritten}".strip()),
-        "Ranges of activations": _codes([report.ranges] if report.ranges else [])
+        "Ranges or 4-bit rounding by": _codes([report.chosen] if report.chosen else [])
         or "not calibrated",
         "Branches smoothed": _codes(report.smoothed) or "none",
         "Protected operations": _codes(report.protected) or "none",

@@ -6,10 +6,11 @@ exporter does before it.
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Self
 
 MIN_MAX = "min_max_uniform_quantize"
 GPTQ = "GPTQ"
+OCTAV = "OCTAV"
 KEEP = "no_quantize"
 CAST = "float_casting"
 
@@ -86,6 +87,8 @@ class Recipe:
         protected: Rules for layers that are kept in higher precision, to be bound to
             each layer's scope.
         integers_only: Whether not one float tensor may be left.
+        roundings: Algorithms to try on weights of less than 8 bits; the one that keeps
+            the most of the logits is taken.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Recipe:
     without: tuple[str, ...] = ()
     protected: tuple[Rule, ...] = (Rule(operation="*", algorithm=KEEP),)
     integers_only: bool = False
+    roundings: tuple[str, ...] = ()
 
     def rule_for(self, kind: str, scope: str) -> Rule | None:
         """The rule that decides about an operation, or `None`."""
@@ -107,7 +111,15 @@ class Recipe:
     @property
     def calibrated(self) -> bool:
         """Whether it needs images, to measure the ranges of activations."""
-        return any(rule.activations or rule.algorithm == GPTQ for rule in self.rules)
+        return bool(self.roundings) or any(rule.activations for rule in self.rules)
+
+    def rounded(self, algorithm: str) -> Self:
+        """The recipe with this algorithm for weights of less than 8 bits."""
+        rules = tuple(
+            dataclasses.replace(rule, algorithm=algorithm) if rule.weights < 8 else rule
+            for rule in self.rules
+        )
+        return dataclasses.replace(self, rules=rules)
 
 
 def _static(*operations: str, bits: int = 8) -> tuple[Rule, ...]:
@@ -198,11 +210,11 @@ RECIPES: dict[str, Recipe] = {
                     scope="^block",
                     weights=4,
                     block=32,
-                    algorithm=GPTQ,
                 ),
             ),
             weight_types=("INT8", "INT4"),
             protected=_DYNAMIC,
+            roundings=(MIN_MAX, OCTAV, GPTQ),
         ),
     )
 }

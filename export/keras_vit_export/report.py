@@ -56,7 +56,7 @@ class Report:
             images of choice, or random pixels where there are none.
         rewrites: Names of the exact rewrites that were applied.
         not_rewritten: Why there are none; empty if there are.
-        ranges: How the ranges of activations were chosen, or empty.
+        chosen: How the ranges of activations, or 4-bit weights, were chosen, or empty.
         smoothed: Names of the branches whose norm shares a scale with its readers.
         protected: Operations kept in higher precision.
         environment: Hardware and versions.
@@ -82,7 +82,7 @@ class Report:
     layer_snr_db: dict[str, float] = dataclasses.field(default_factory=dict)
     rewrites: tuple[str, ...] = ()
     not_rewritten: str = ""
-    ranges: str = ""
+    chosen: str = ""
     smoothed: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -340,10 +340,8 @@ def details(report: Report) -> str:
         lines.append(f"Left in floats, since the quantizer has no rule: {count} {kind}")
     if report.not_rewritten:
         lines.append(f"Not rewritten: {report.not_rewritten}")
-    if report.ranges:
-        lines.append(
-            f"Ranges by {report.ranges}; {len(report.smoothed)} norms smoothed"
-        )
+    if report.chosen:
+        lines.append(f"Chosen: {report.chosen}; {len(report.smoothed)} norms smoothed")
     for scope in report.protected:
         lines.append(f"In higher precision: {scope}")
     for purpose, split in report.splits.items():

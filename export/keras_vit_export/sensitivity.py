@@ -10,7 +10,7 @@ from tqdm import tqdm
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.inspection import WEIGHTED, Operation, read_operations
 from keras_vit_export.quantization import quantize
-from keras_vit_export.recipes import GPTQ, KEEP, MIN_MAX, Recipe
+from keras_vit_export.recipes import KEEP, Recipe
 
 Range = tuple[float, float]
 
@@ -58,12 +58,7 @@ def only(recipe: Recipe, scope: str) -> Recipe:
     """The recipe for one layer, the rest in float32."""
     exact = f"^{re.escape(scope)}$"
     rules = tuple(
-        # GPTQ mends what it breaks, and takes minutes; rounding ranks as well.
-        dataclasses.replace(
-            rule,
-            scope=f"(?={exact}){rule.scope}",
-            algorithm=MIN_MAX if rule.algorithm == GPTQ else rule.algorithm,
-        )
+        dataclasses.replace(rule, scope=f"(?={exact}){rule.scope}")
         for rule in recipe.rules
         if rule.operation not in ("INPUT", "OUTPUT") and rule.algorithm != KEEP
     )

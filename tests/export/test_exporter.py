@@ -165,8 +165,9 @@ def test_the_report_says_how_each_file_was_made(everything):
         assert report.skipped == {}
         assert report.environment["tensorflow"] == tf.__version__
         assert report.peak_memory_bytes > 0
-    assert reports["static_int8"].ranges in ("min_max", "percentile", "mse")
-    assert reports["int4"].ranges == reports["dynamic_int8"].ranges == ""
+    assert reports["static_int8"].chosen in ("min_max", "percentile", "mse")
+    assert reports["int4"].chosen in RECIPES["int4"].roundings
+    assert reports["dynamic_int8"].chosen == ""
     assert "fuse_queries_keys_values" in reports["dynamic_int8"].rewrites
     assert "fuse_queries_keys_values" not in reports["static_int8"].rewrites
 

@@ -50,7 +50,7 @@ INT8 = Report(
     skipped={"GELU": 1},
     layer_snr_db={"block_00_attention_add": 40.0, "block_00_mlp_add": 35.0},
     rewrites=("fold_scaling", "fold_norms"),
-    ranges="percentile",
+    chosen="percentile",
     smoothed=("block_00_mlp",),
     protected=("block_03_mlp_out;",),
 )
@@ -245,7 +245,7 @@ def test_whatever_comes_from_data_is_escaped():
         skipped={bad: 1},
         layer_snr_db={bad: 30.0, "logits": 20.0},
         rewrites=(bad,),
-        ranges=bad,
+        chosen=bad,
         smoothed=(bad,),
         protected=(bad,),
     )
