@@ -26,7 +26,11 @@ RANKS = [
     },
     {"keras_vit_export.activations", "keras_vit_export.runtime"},
     {"keras_vit_export.classifiers", "keras_vit_export.graph"},
-    {"keras_vit_export.rewrites", "keras_vit_export.report"},
+    {
+        "keras_vit_export.forward",
+        "keras_vit_export.rewrites",
+        "keras_vit_export.report",
+    },
     {
         "keras_vit_export.convert",
         "keras_vit_export.calibration",
@@ -34,7 +38,11 @@ RANKS = [
         "keras_vit_export.smoothing",
         "keras_vit_export.plots",
     },
-    {"keras_vit_export.sensitivity", "keras_vit_export.page"},
+    {
+        "keras_vit_export.sensitivity",
+        "keras_vit_export.page",
+        "keras_vit_export.splits",
+    },
     {"keras_vit_export.exporter"},
     {"keras_vit_export.budget"},
     {"keras_vit_export"},

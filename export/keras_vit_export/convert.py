@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from keras_vit.config import check_choice
 from keras_vit.model import build_vit, config_of
-from keras_vit_export import graph as inference
 from keras_vit_export.classifiers import KerasClassifier
-from keras_vit_export.graph import Graph
+from keras_vit_export.forward import logits
+from keras_vit_export.graph import Graph, read
 
 REWRITES_MODES = ("auto", "required")
 # Float32 rounds to 1e-7; a model that `build_vit` did not make is off by far more.
@@ -75,12 +75,12 @@ def check_finite(model: keras.Model) -> None:
 
 def _graph_of(classifier: KerasClassifier) -> tuple[Graph | None, str]:
     try:
-        graph = inference.read(classifier.model)
+        graph = read(classifier.model)
     except ValueError as error:
         return None, str(error)
     noise = np.random.default_rng(0).uniform(0, 255, (1, *graph.image_shape))
     expected = classifier.output(noise)
-    got = inference.logits(graph, tf.constant(noise, tf.float32))
+    got = logits(graph, tf.constant(noise, tf.float32))
     if classifier.ends_in_probabilities:
         got = tf.nn.softmax(got)
     if np.abs(got - expected).max() > _SAME * max(np.abs(expected).max(), 1e-6):
@@ -114,8 +114,8 @@ def convert_graph(graph: Graph) -> bytes:
     """
 
     def serve(image):
-        logits = inference.logits(graph, image)
-        return {"probabilities": tf.nn.softmax(logits, name="probabilities")}
+        scores = logits(graph, image)
+        return {"probabilities": tf.nn.softmax(scores, name="probabilities")}
 
     spec = tf.TensorSpec((1, *graph.image_shape), tf.float32, "image")
     with tempfile.TemporaryDirectory() as folder, _refusals():

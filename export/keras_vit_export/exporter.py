@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
-from keras_vit.pipeline import ImageData
 from keras_vit_export import calibration, metadata, sensitivity
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.classifiers import KerasClassifier
@@ -24,7 +22,8 @@ from keras_vit_export.convert import (
     convert_graph,
     read_origin,
 )
-from keras_vit_export.graph import NORMED, Graph
+from keras_vit_export.forward import NORMED
+from keras_vit_export.graph import Graph
 from keras_vit_export.inspection import read_operations
 from keras_vit_export.quantization import protect, quantize, skipped
 from keras_vit_export.recipes import DEFAULT_RECIPE, RECIPES, Recipe
@@ -32,11 +31,7 @@ from keras_vit_export.report import Report, measure
 from keras_vit_export.rewrites import REWRITES, rewrite
 from keras_vit_export.runtime import Classifier
 from keras_vit_export.smoothing import LEAST_GAIN_DB, smooth
-
-# Images on which ranges and scales are compared, by SNR: labels are not needed.
-_COMPARED = 32
-
-Images = ImageData | tf.data.Dataset | np.ndarray | None
+from keras_vit_export.splits import Images, find_splits, image_shape
 
 
 def export(
@@ -92,64 +87,6 @@ def export_all(
 
 
 @dataclasses.dataclass(frozen=True)
-class Splits:
-    """Images for each purpose; `None` where there are none.
-
-    Attributes:
-        calibration: Uint8 `(count, height, width, c)`: ranges are measured on them.
-        choice: Batches of images and labels: what is chosen is chosen on them.
-        report: Batches of images and labels: what is reported is measured on them.
-        counts: `{"calibration": {"split": "train", "images": 64}, ...}`.
-    """
-
-    calibration: np.ndarray | None
-    choice: tf.data.Dataset | None
-    report: tf.data.Dataset | None
-    counts: dict[str, dict]
-
-    @functools.cached_property
-    def compared(self) -> np.ndarray:
-        """Images on which ranges and scales are compared."""
-        if self.choice is None:
-            return self.calibration[:_COMPARED]
-        return _first_images(self.choice, _COMPARED)
-
-
-def find_splits(images: Images) -> Splits:
-    """What `export` was given, by purpose."""
-    if images is None:
-        return Splits(None, None, None, {})
-    if isinstance(images, ImageData):
-        names = {"calibration": "train", "choice": "validation", "report": "test"}
-        batches = {purpose: getattr(images, name) for purpose, name in names.items()}
-        counts = {
-            purpose: {"split": name, "images": images.counts[name]}
-            for purpose, name in names.items()
-        }
-    elif isinstance(images, tf.data.Dataset):
-        purposes = ("calibration", "choice", "report")
-        batches = dict.fromkeys(purposes, images)
-        count = sum(len(labels) for _, labels in images.as_numpy_iterator())
-        counts = {name: {"split": "given", "images": count} for name in purposes}
-    else:
-        rows = np.asarray(images)[: calibration.IMAGES]
-        counts = {"calibration": {"split": "given", "images": len(rows)}}
-        return Splits(rows, None, None, counts)
-    rows = _first_images(batches["calibration"], calibration.IMAGES)
-    counts["calibration"]["images"] = len(rows)
-    return Splits(rows, batches["choice"], batches["report"], counts)
-
-
-def _first_images(batches: tf.data.Dataset, count: int) -> np.ndarray:
-    found = []
-    for images, _ in batches.as_numpy_iterator():
-        found.append(images)
-        if sum(map(len, found)) >= count:
-            break
-    return np.concatenate(found)[:count]
-
-
-@dataclasses.dataclass(frozen=True)
 class Export:
     """A file that is not measured yet, and how it came about.
 
@@ -197,7 +134,7 @@ class Exporter:
     def _check_images(self) -> None:
         shape = self.origin.classifier.model.input_shape[1:]
         for images in (self.splits.calibration, self.splits.report):
-            given = None if images is None else _image_shape(images)
+            given = None if images is None else image_shape(images)
             if given not in (None, shape):
                 raise ValueError(
                     f"Images must have the model's shape {shape}. Received: {given}"
@@ -384,9 +321,3 @@ class Exporter:
 def _smoothed_names(graph: Graph, smoother: Graph) -> tuple[str, ...]:
     pairs = zip(graph.branches, smoother.branches, strict=True)
     return tuple(new.name for old, new in pairs if new is not old)
-
-
-def _image_shape(images) -> tuple[int, ...]:
-    if isinstance(images, tf.data.Dataset):
-        return tuple(images.element_spec[0].shape[1:])
-    return tuple(images.shape[1:])

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_vit_export import graph as inference
 from keras_vit_export.activations import logits_name, read_all
 from keras_vit_export.convert import convert_graph, read_origin
+from keras_vit_export.forward import logits
 from keras_vit_export.graph import Attention
 from keras_vit_export.inspection import read_graph, read_operations
 from keras_vit_export.rewrites import REWRITES, rewrite
@@ -51,7 +52,7 @@ def differences(model, image):
     )
 
     def difference(graph):
-        got = inference.logits(graph, tf.constant(image))
+        got = logits(graph, tf.constant(image))
         got = tf.nn.softmax(got) if softmax else got
         return np.abs(got - expected).max() / np.abs(expected).max()
 

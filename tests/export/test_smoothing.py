@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_vit_export import graph as inference
 from keras_vit_export.activations import read_all, snr_db
 from keras_vit_export.convert import convert_graph
-from keras_vit_export.graph import NORMED
+from keras_vit_export.forward import NORMED, logits
 from keras_vit_export.inspection import operations, read_operations
 from keras_vit_export.quantization import quantize
 from keras_vit_export.recipes import RECIPES
@@ -47,8 +47,8 @@ def test_smoothing_changes_no_logits(per_token, graph, inputs, pixels):
     smoother = smooth(graph, inputs, per_token=per_token)
     assert smoother is not graph
     image = tf.constant(pixels[:1], tf.float32)
-    expected = inference.logits(graph, image).numpy()
-    got = inference.logits(smoother, image).numpy()
+    expected = logits(graph, image).numpy()
+    got = logits(smoother, image).numpy()
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
 

@@ -1,0 +1,207 @@
+"""The forward pass of an inference graph, in TensorFlow operations, for one image.
+
+All of them are builtins of TFLite, of rank 4 and below, laid out for few TRANSPOSE and
+RESHAPE. Names of operations become names of the file's tensors: recipes match them.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vit_export.graph import (
+    Attention,
+    Branch,
+    Convolution,
+    Dense,
+    FeedForward,
+    Graph,
+    Head,
+    Norm,
+)
+
+# Last part of the name of a norm's output, before beta.
+NORMED = "normed"
+
+
+def logits(graph: Graph, image: tf.Tensor) -> tf.Tensor:
+    """One image `(1, height, width, c)`, pixels in 0..255 -> logits `(1, classes)`."""
+    x = embed(graph, image)  # (n, d)
+    *first, attention, mlp = graph.branches
+    for branch in first:
+        x = add_branch(x, branch)
+    x = add_branch(x, attention, graph.read)
+    x = add_branch(x, mlp)
+    sums = [classify(x, graph, head, index) for index, head in enumerate(graph.heads)]
+    return sums[0] if len(sums) == 1 else tf.add(*sums, name="sum_of_heads")
+
+
+def embed(graph: Graph, image: tf.Tensor) -> tf.Tensor:
+    """Pixels -> patch tokens with positions, after the prefix tokens."""
+    if graph.mean is not None:
+        image = tf.subtract(image, _constant(graph.mean), name="mean")
+    if graph.scale is not None:
+        image = tf.multiply(image, _constant(graph.scale), name="scaling")
+    for index, convolution in enumerate(graph.stem):
+        image = tf.nn.relu(_convolve(image, convolution, 1, f"stem_{index}"))
+        image = tf.nn.max_pool2d(image, 3, 2, "SAME", name=f"stem_{index}_pool")
+    side = graph.patches.kernel.shape[0]
+    grid = _convolve(image, graph.patches, side, "patches")
+    x = tf.reshape(grid, (-1, grid.shape[-1]))  # (n, d)
+    positions, prefix = _constant(graph.positions), _constant(graph.prefix)
+    if not graph.positions_cover_prefix:
+        x = tf.add(x, positions, name="positions")
+    if len(graph.prefix):
+        x = tf.concat([prefix, x], axis=0, name="prefix_tokens")
+    if graph.positions_cover_prefix:
+        x = tf.add(x, positions, name="positions")
+    return x
+
+
+def add_branch(
+    x: tf.Tensor, branch: Branch, read: tuple[int, int] | None = None
+) -> tf.Tensor:
+    """x + scale f(norm(x)); with `read` for those tokens only, the others as context."""
+    normed = _normalize(x, branch.norm, f"{branch.name}_norm")
+    if isinstance(branch.layer, FeedForward):
+        y = _feed_forward(normed, branch.layer, branch.name)
+    else:
+        read_tokens = normed if read is None else _rows(normed, *read)
+        y = _attend(read_tokens, normed, branch.layer, branch.name)
+        x = x if read is None else _rows(x, *read)
+    if branch.scale is not None:
+        y = tf.multiply(y, _constant(branch.scale), name=f"{branch.name}_scale")
+    return tf.add(x, y, name=f"{branch.name}_add")
+
+
+def classify(x: tf.Tensor, graph: Graph, head: Head, index: int) -> tf.Tensor:
+    """Tokens `(n, d)` -> this head's part `(1, classes)` of the logits."""
+    suffix = "_distillation" if index else ""
+
+    def norm(x):
+        return _normalize(x, head.norm, f"final_norm{suffix}")
+
+    if graph.pool.kind == "token":  # the norm of one token, not of all
+        first = 0 if graph.read is None else graph.read[0]
+        x = norm(_rows(x, head.token - first, 1))
+    elif graph.norm_after_pool:
+        x = norm(_pool_tokens(x, graph))
+    else:
+        x = _pool_tokens(norm(x), graph)
+    *hidden, last = head.layers
+    for number, dense in enumerate(hidden):
+        x = tf.nn.gelu(_project(x, dense, f"head{suffix}_hidden_{number}"))
+    return _project(x, last, f"head{suffix}_logits")
+
+
+def _pool_tokens(x, graph):
+    pool = graph.pool
+    if pool.kind == "mean":
+        first = len(graph.prefix) if graph.read is None else 0
+        x = _rows(x, first, x.shape[0] - first)
+        return tf.reduce_mean(x, axis=0, keepdims=True, name="pool")
+    if pool.kind == "sequence":
+        weights = _project(x, pool.importance, "pool_importance")  # (n, 1)
+        weights = tf.nn.softmax(tf.reshape(weights, (1, 1, -1)), name="pool_weights")
+        # Of rank 3: two dimensions would become FULLY_CONNECTED with moving weights.
+        pooled = tf.matmul(weights, tf.reshape(x, (1, *x.shape)), name="pool_mix")
+        return tf.reshape(pooled, (1, x.shape[-1]))
+    pooled = _attend(_constant(pool.probe), x, pool.attention, "pool_attention")
+    normed = _normalize(pooled, pool.norm, "pool_norm")
+    return tf.add(pooled, _feed_forward(normed, pool.mlp, "pool_mlp"), name="pool_add")
+
+
+def _attend(tokens, context, layer: Attention, name):
+    """Concat(head_1 .. head_h) W_o: `(n_q, d)` from `(n_q, d)` and `(n, d)`."""
+    if layer.scores is not None:
+        (v,) = _heads(context, [layer.value], layer.num_heads, f"{name}_value")
+        scores = _project(context, layer.scores, f"{name}_scores")  # (n, h)
+        scores = tf.transpose(tf.reshape(scores, (1, *scores.shape)), (2, 0, 1))
+    else:
+        q, k, v = _queries_keys_values(tokens, context, layer, name)  # (h, n, e)
+        if layer.query_norm:
+            q = _normalize(q, layer.query_norm, f"{name}_query_norm")
+            k = _normalize(k, layer.key_norm, f"{name}_key_norm")
+        if layer.scale != 1.0:
+            q = tf.multiply(q, _constant(layer.scale), name=f"{name}_scaling")
+        scores = tf.matmul(q, k, transpose_b=True, name=f"{name}_scores")  # (h, n_q, n)
+    weights = tf.nn.softmax(scores, name=f"{name}_weights")
+    mixed = tf.matmul(weights, v, name=f"{name}_mix")  # (h, n_q, e)
+    mixed = tf.transpose(mixed, (1, 0, 2), name=f"{name}_heads")
+    mixed = tf.reshape(mixed, (mixed.shape[0], -1))  # (n_q, d)
+    return _project(mixed, layer.output, f"{name}_output")
+
+
+def _queries_keys_values(tokens, context, layer, name):
+    parts = [layer.query, layer.key, layer.value]
+    if not layer.fused:
+        pairs = zip((tokens, context, context), parts, ("query", "key", "value"))
+        return [
+            _heads(x, [part], layer.num_heads, f"{name}_{kind}")[0]
+            for x, part, kind in pairs
+        ]
+    if tokens is context:
+        return _heads(context, parts, layer.num_heads, f"{name}_qkv")
+    (q,) = _heads(tokens, parts[:1], layer.num_heads, f"{name}_query")
+    return q, *_heads(context, parts[1:], layer.num_heads, f"{name}_kv")
+
+
+def _heads(x, parts: list[Dense], num_heads, name):
+    """Each part's product with x, as heads: `(h, n, e)`, with one TRANSPOSE for all."""
+    dense = Dense(
+        np.concatenate([part.kernel for part in parts], axis=1),
+        np.concatenate([part.bias for part in parts]),
+    )
+    x = _project(x, dense, name)
+    heads = len(parts) * num_heads
+    x = tf.reshape(x, (x.shape[0], heads, x.shape[1] // heads))
+    x = tf.transpose(x, (1, 0, 2), name=f"{name}_heads")
+    return tf.split(x, len(parts), name=f"{name}_split") if len(parts) > 1 else [x]
+
+
+def _feed_forward(x, layer: FeedForward, name):
+    hidden = _project(x, layer.hidden, f"{name}_hidden")  # (n, m)
+    if layer.hidden_value is not None:
+        gate = tf.multiply(hidden, tf.sigmoid(hidden), name=f"{name}_silu")
+        value = _project(x, layer.hidden_value, f"{name}_hidden_value")
+        hidden = tf.multiply(gate, value, name=f"{name}_gated")
+    elif layer.activation == "relu":
+        hidden = tf.nn.relu(hidden)
+    else:
+        hidden = tf.nn.gelu(hidden, layer.activation == "gelu_tanh", f"{name}_gelu")
+    return _project(hidden, layer.output, f"{name}_output")
+
+
+def _normalize(x, norm: Norm, name):
+    with tf.name_scope(name):
+        if not norm.centred:
+            x = tf.subtract(x, tf.reduce_mean(x, axis=-1, keepdims=True))
+        variance = tf.reduce_mean(tf.multiply(x, x), axis=-1, keepdims=True)
+        deviation = tf.math.rsqrt(tf.add(variance, norm.epsilon))
+        if norm.gamma is not None:
+            # First, since the converter folds a constant that meets a dense layer.
+            x = tf.multiply(x, _constant(norm.gamma), name="gamma")
+        x = tf.multiply(x, deviation, name=NORMED)
+        if norm.beta is not None:
+            x = tf.add(x, _constant(norm.beta), name="beta")
+    return x
+
+
+def _project(x, dense: Dense, name):
+    product = tf.matmul(x, _constant(dense.kernel), name=name)
+    return tf.nn.bias_add(product, _constant(dense.bias), name=f"{name}_bias")
+
+
+def _convolve(image, convolution: Convolution, stride, name):
+    padding = "SAME" if stride == 1 else "VALID"
+    kernel = _constant(convolution.kernel)
+    product = tf.nn.conv2d(image, kernel, stride, padding, name=name)
+    return tf.nn.bias_add(product, _constant(convolution.bias), name=f"{name}_bias")
+
+
+def _rows(x, first, count):
+    if (first, count) == (0, x.shape[0]):
+        return x
+    return tf.slice(x, (first, 0), (count, x.shape[1]))
+
+
+def _constant(array) -> tf.Tensor:
+    return tf.constant(np.asarray(array), tf.float32)
