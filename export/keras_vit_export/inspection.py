@@ -38,9 +38,13 @@ class Operation:
 
 def read_operations(model: bytes) -> list[Operation]:
     """Every operation of a `.tflite`, in the order in which they run."""
+    return list_operations(read_graph(model))
+
+
+def list_operations(graph: Any) -> list[Operation]:
+    """`read_operations` of a flatbuffer that was read already."""
     from ai_edge_litert.tools.flatbuffer_utils import type_to_name
 
-    graph = read_graph(model)
     tensors = graph.subgraphs[0].tensors
     types = [type_to_name(tensor.type) for tensor in tensors]
     names = [tensor.name.decode() for tensor in tensors]

@@ -5,11 +5,14 @@ import dataclasses
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from keras_vit_export.inspection import (
+    Operation,
+    list_operations,
+    read_graph,
     read_operations,
     tensor_types,
     weight_types,
@@ -42,6 +45,7 @@ def quantize(
     from litert_quantizer import Quantizer
 
     rules = [rule.as_litert() for rule in _fitting(recipe, float_model)]
+    float_model = _with_live_outputs(float_model, recipe, ranges or {})
     quantizer = Quantizer(bytearray(float_model), rules)
     calibrated = {
         name: {"min": np.array(low), "max": np.array(high)}
@@ -60,24 +64,87 @@ def quantize(
 
 
 def _fitting(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:
-    """The rules, with one scale an output where weights do not divide into blocks."""
+    """The rules, changed for weights that bear no scale a block.
+
+    Those that don't divide into blocks get one scale an output. Those with a block so
+    small that its scale, a 16-bit float, comes out as 0 are protected: LiteRT refuses
+    such a file.
+    """
     more = []
     if any(rule.block for rule in recipe.rules):
-        for operation in read_operations(float_model):
+        for operation, kernel, _ in _weighted(read_graph(float_model)):
             rule = recipe.rule_for(operation.kind, operation.scope)
-            if rule and rule.block and operation.weight_shape[-1] % rule.block:
-                scope = f"^{re.escape(operation.scope)}$"
-                more.append(dataclasses.replace(rule, scope=scope, block=0))
+            if rule is None or not rule.block:
+                continue
+            divides = kernel.shape[-1] % rule.block == 0
+            size = rule.block if divides else kernel.shape[-1]
+            least = np.abs(kernel.reshape(-1, size)).max(axis=1).min()
+            steps = 2 ** (rule.weights - 1) - 1
+            if least < steps * np.finfo(np.float16).tiny:
+                more += _bound(recipe.protected, operation.scope)
+            elif not divides:
+                more += _bound([dataclasses.replace(rule, block=0)], operation.scope)
     return (*recipe.rules, *more)
+
+
+def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
+    """The rules for one operation alone."""
+    exact = f"^{re.escape(scope)}$"
+    return [dataclasses.replace(rule, scope=exact) for rule in rules]
+
+
+def _with_live_outputs(
+    float_model: bytes, recipe: Recipe, ranges: Mapping[str, Range]
+) -> bytes:
+    """A float model in which no output has a bias that its weights can't carry.
+
+    A bias becomes a 32-bit integer in steps of (step of the input) x (step of that
+    output's weights). Where all weights of an output are zero, or nearly, the bias does
+    not fit and would be cut off. One of these weights is then made as large as it takes:
+    that changes the output by less than 2e-5 of its bias, 2e-3 with 16-bit activations.
+    """
+    from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray
+
+    graph, changed = read_graph(float_model), False
+    for operation, kernel, bias in _weighted(graph):
+        rule = recipe.rule_for(operation.kind, operation.scope)
+        if bias is None or not (rule and rule.activations):
+            continue
+        low, high = ranges[operation.inputs[0]]
+        step = (high - low) / 255 if rule.activations == 8 else max(-low, high) / 32767
+        least = 127 * np.abs(bias) / (2.0**30 * max(step, 1e-30))
+        rows = kernel.reshape(len(kernel), -1)
+        for row in np.flatnonzero(np.abs(rows).max(axis=1) < least):
+            rows[row, np.abs(rows[row]).argmax()] = least[row]
+            changed = True
+    return bytes(convert_object_to_bytearray(graph)) if changed else float_model
+
+
+def _weighted(graph) -> Iterator[tuple[Operation, np.ndarray, np.ndarray | None]]:
+    """Dense layers and convolutions of a float model with their kernels and biases.
+
+    The arrays are those of the graph: what is written to them is written to it.
+    """
+    subgraph = graph.subgraphs[0]
+    pairs = zip(list_operations(graph), subgraph.operators, strict=True)
+    for operation, operator in pairs:
+        if operation.weight_type != "FLOAT32":
+            continue
+        tensors = [subgraph.tensors[i] if i >= 0 else None for i in operator.inputs]
+        arrays = []
+        for tensor in (*tensors, None)[1:3]:
+            if tensor is None:
+                arrays.append(None)
+                continue
+            buffer = graph.buffers[tensor.buffer]
+            buffer.data = np.array(buffer.data)  # ours to write to
+            arrays.append(buffer.data.view(np.float32).reshape(tensor.shape))
+        yield operation, *arrays
 
 
 def protect(recipe: Recipe, scopes: Iterable[str]) -> Recipe:
     """The recipe with some operations in higher precision, by their scopes."""
-    rules = tuple(
-        dataclasses.replace(rule, scope=f"^{re.escape(scope)}$")
-        for scope in scopes
-        for rule in recipe.protected
-    )
+    rules = tuple(it for scope in scopes for it in _bound(recipe.protected, scope))
     if not rules:
         return recipe
     kept = ("FLOAT32",) if not recipe.integers_only else ()

@@ -228,6 +228,24 @@ def test_images_of_one_colour_are_no_error_and_no_nan(recipe, everything):
 
 
 @pytest.mark.parametrize("recipe", CALIBRATED)
+def test_outputs_without_weights_keep_their_bias(recipe, tiny, randomize, pixels):
+    model = randomize(build_vit(tiny(width=32, mlp_dim=64, pool="mean")))
+    head, hidden = (
+        model.get_layer("head").logits,
+        model.get_layer("block_00_mlp").hidden,
+    )
+    for dense, bias in ((head, 2.0), (hidden, 1.5)):
+        kernel, biases = dense.kernel.numpy(), dense.bias.numpy()
+        kernel[:, 0], biases[0] = 0.0, bias
+        dense.kernel.assign(kernel)
+        dense.bias.assign(biases)
+    exporter = Exporter(model, pixels)
+    made = exporter.convert(recipe)
+    assert exporter._snr(made.float_model, made.content) > 20
+    assert np.isfinite(Classifier(made.content).probabilities(pixels)).all()
+
+
+@pytest.mark.parametrize("recipe", CALIBRATED)
 def test_a_recipe_that_needs_images_says_so(recipe, model):
     with pytest.raises(ValueError, match=f"'{recipe}' needs images"):
         export(model, recipe)
