@@ -75,10 +75,12 @@ def within(
 
 
 def fastest(exporter: Exporter, max_drop: float) -> tuple[Export | None, list[Trial]]:
-    """The fastest recipe within the budget, no layer protected; as `within`."""
+    """The fastest recipe within the budget, no layer protected; as `within`.
+
+    Recipes that the model does not bear are left out.
+    """
     judge = _judge(exporter, max_drop)
-    bar = tqdm(RECIPES, desc="Trying recipes", leave=False, delay=2, disable=None)
-    made = {recipe: exporter.convert(recipe) for recipe in bar}
+    made, _ = exporter.convert_all()
     latencies = _latencies(made, exporter.splits.compared[0])
     trials = [
         dataclasses.replace(judge(it), latency_ms=latencies[recipe])

@@ -157,11 +157,12 @@ def benchmark(options: argparse.Namespace) -> int:
     data = data_for(classifier, options)
     with quiet():
         exporter = Exporter(classifier, data)
-    made = {}
     for name, recipe in RECIPES.items():
         print(f"{name}: {recipe.summary}")
-        with quiet():
-            made[name] = exporter.convert(name)
+    with quiet():
+        made, refused = exporter.convert_all()
+    for name, reason in refused.items():
+        print(f"Left out: {name}. {reason}")
     with quiet():
         _, reports = exporter.check(made)
     _print_table(reports)

@@ -159,6 +159,16 @@ class Exporter:
             )
         return self._calibrated(recipe)
 
+    def convert_all(self) -> tuple[dict[str, Export], dict[str, str]]:
+        """Files of all recipes, and why others can't be had, both by recipe."""
+        made, refused = {}, {}
+        for name in tqdm(RECIPES, desc="Recipes", leave=False, delay=2, disable=None):
+            try:
+                made[name] = self.convert(name)
+            except RuntimeError as error:
+                refused[name] = " ".join(str(error).split())
+        return made, refused
+
     def _calibrated(self, recipe: Recipe) -> Export:
         """The best of several ways to round, with and without smoothing."""
         plain = self._float_model(recipe.without)

@@ -31,7 +31,7 @@ def quantize(
     """Applies a recipe to a float `.tflite`.
 
     Args:
-        float_model: The file's content, with a signature `"serve"`.
+        float_model: The file's content, with a signature.
         recipe: What to do.
         ranges: Of each activation that becomes an integer, by name.
         images: Uint8 `(count, height, width, c)`, for rules of GPTQ.
@@ -53,14 +53,25 @@ def quantize(
     }
     with contextlib.redirect_stderr(io.StringIO()):  # a bar of its own
         if any(rule.algorithm == GPTQ for rule in recipe.rules):
-            examples = [{"image": image[None].astype("float32")} for image in images]
-            calibrated = quantizer.calibrate({"serve": examples}, num_threads=2)
+            calibrated = quantizer.calibrate(
+                _examples(float_model, images), num_threads=2
+            )
         result = quantizer.quantize(
             calibrated or None, enable_progress_bar=False, enable_progress_report=False
         )
     model = bytes(result.quantized_model)
     _check(model, recipe)
     return model
+
+
+def _examples(float_model: bytes, images: np.ndarray) -> dict[str, list]:
+    """Images as litert-quantizer takes them: by signature and name of the input."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    signatures = Interpreter(model_content=float_model).get_signature_list()
+    signature, ends = next(iter(signatures.items()))
+    (name,) = ends["inputs"]
+    return {signature: [{name: image[None].astype("float32")} for image in images]}
 
 
 def _fitting(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:

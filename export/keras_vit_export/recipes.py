@@ -129,7 +129,7 @@ def _static(*operations: str, bits: int = 8) -> tuple[Rule, ...]:
 # Q, K and V share a scale behind a SPLIT, and Q is 1 / sqrt(e) of the size of K: static
 # integers lose bits there, so these recipes keep three dense layers.
 _APART = ("fuse_queries_keys_values",)
-_DENSE = ("FULLY_CONNECTED", "CONV_2D")
+_DENSE = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 _DYNAMIC = (Rule(operation="*", algorithm=KEEP), Rule(operation="*", weights=8))
 
 RECIPES: dict[str, Recipe] = {
@@ -205,12 +205,8 @@ RECIPES: dict[str, Recipe] = {
             "as they come; patches and head in 8 bits",
             rules=(
                 Rule(operation="*"),
-                Rule(
-                    operation="FULLY_CONNECTED",
-                    scope="^block",
-                    weights=4,
-                    block=32,
-                ),
+                Rule(operation="FULLY_CONNECTED", weights=4, block=32),
+                Rule(operation="FULLY_CONNECTED", scope="^head"),
             ),
             weight_types=("INT8", "INT4"),
             protected=_DYNAMIC,

@@ -121,6 +121,18 @@ def test_protecting_what_suffers_wins_top1_back(exporter):
     assert trials[-1].drop < trials[0].drop
 
 
+def test_a_budget_is_judged_on_images_of_choice(exporter):
+    import dataclasses
+
+    splits = exporter.splits
+    # Labels that nothing meets: judged on them, the Keras model itself has no top-1.
+    wrong = splits.report.map(lambda images, labels: (images, (labels + 1) % 3))
+    exporter.splits = dataclasses.replace(splits, report=wrong)
+    _, trials = budget.within(exporter, "float32", 0.0)
+    assert trials[0].top1 == 1.0
+    assert trials[0].holds, "no loss keeps to a budget of none"
+
+
 def test_the_fastest_that_holds_is_taken(exporter, monkeypatch):
     order = list(RECIPES)
     drops(
