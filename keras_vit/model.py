@@ -173,7 +173,13 @@ def config_of(model: keras.Model) -> ViTConfig:
             "config_of reads models made by build_vit. Received: a model named "
             f"{model.name!r} that ends in {model.layers[-1].name!r}"
         )
-    return ViTConfig(**_embedding_fields(model, found), **_block_fields(found))
+    try:
+        return ViTConfig(**_embedding_fields(model, found), **_block_fields(found))
+    except (AttributeError, KeyError) as error:
+        raise ValueError(
+            "config_of reads models made by build_vit. Received: a model with layers of "
+            f"these names but of other kinds. {error}"
+        ) from error
 
 
 def _embedding_fields(model, found):

@@ -131,17 +131,22 @@ def next_free(path: pathlib.Path) -> pathlib.Path:
     return free
 
 
-def check_writable(path: pathlib.Path) -> None:
-    """Finds out before the work whether its result can be written.
+def check_writable(*paths: pathlib.Path | None) -> None:
+    """Finds out before the work whether its results can be written.
 
     Raises:
-        ValueError: If the path is a folder, or its folder is none or not writable.
+        ValueError: If a path is a folder, its folder is none or not writable, or two
+            paths are the same.
     """
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(f"'{path}' can't be written.")
+    given = [path for path in paths if path is not None]
+    for path in given:
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"'{path}' can't be written.")
+    if len(set(given)) < len(given):
+        raise ValueError("Two files to be written have the same name.")
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

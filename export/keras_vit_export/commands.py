@@ -149,6 +149,7 @@ def export(options: argparse.Namespace) -> int:
 
 def benchmark(options: argparse.Namespace) -> int:
     """Every recipe of a model, side by side."""
+    check_writable(options.html, options.json)
     with quiet():
         from keras_vit_export import page
         from keras_vit_export.exporter import Exporter
@@ -233,7 +234,12 @@ def _open_keras(options):
 def _check_export(options) -> None:
     if options.output.suffix != ".tflite":
         raise ValueError(f"--output must end in .tflite. Received: '{options.output}'")
-    check_writable(options.output)
+    check_writable(
+        options.output,
+        _beside(options.output, "html"),
+        _beside(options.output, "json"),
+        options.json,
+    )
     with quiet():
         from keras_vit.config import check_choice
         from keras_vit_export.recipes import RECIPES

@@ -184,6 +184,7 @@ def predict(
         disable=None,  # unless a person is watching
     )
     for batch, batch_labels in bar:
+        batch_labels = _one_label_each(batch_labels)
         if np.min(batch_labels) < 0 or np.max(batch_labels) >= classes:
             raise ValueError(
                 f"Labels must be in 0..{classes - 1}, one for each class of the model. "
@@ -194,6 +195,19 @@ def predict(
             rows[name].append(classifier.probabilities(batch))
     joined = {name: np.concatenate(parts) for name, parts in rows.items()}
     return np.concatenate(labels), joined
+
+
+def _one_label_each(labels: np.ndarray) -> np.ndarray:
+    """Integers `(b,)`, also from `(b, 1)`."""
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(
+            "Labels must be integers, one an image. Received: "
+            f"{labels.dtype} of shape {labels.shape}"
+        )
+    return labels
 
 
 def evaluate(classifier: AnyClassifier, images: tf.data.Dataset) -> Evaluation:

@@ -51,12 +51,14 @@ def find_splits(images: Images) -> Splits:
             for purpose, name in names.items()
         }
     elif isinstance(images, tf.data.Dataset):
+        if images.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError("A data set must end. Received: one that repeats for ever")
         purposes = ("calibration", "choice", "report")
         batches = dict.fromkeys(purposes, images)
         count = sum(len(labels) for _, labels in images.as_numpy_iterator())
         counts = {name: {"split": "given", "images": count} for name in purposes}
     else:
-        rows = np.asarray(images)[: calibration.IMAGES]
+        rows = _pixels(np.asarray(images)[: calibration.IMAGES])
         counts = {"calibration": {"split": "given", "images": len(rows)}}
         return Splits(rows, None, None, counts)
     rows = _first_images(batches["calibration"], calibration.IMAGES)
@@ -70,7 +72,20 @@ def _first_images(batches: tf.data.Dataset, count: int) -> np.ndarray:
         found.append(images)
         if sum(map(len, found)) >= count:
             break
-    return np.concatenate(found)[:count]
+    return _pixels(np.concatenate(found)[:count])
+
+
+def _pixels(images: np.ndarray) -> np.ndarray:
+    """The images, if they are numbers in 0..255: others crash the quantizer."""
+    numbers = images.dtype.kind in "iuf"
+    if not numbers or not ((images >= 0) & (images <= 255)).all():
+        raise ValueError(
+            "Images must be pixels in 0..255, without NaN. Received: "
+            f"{images.dtype}, {images.min()}..{images.max()}"
+            if numbers
+            else f"Images must be pixels in 0..255. Received: {images.dtype}"
+        )
+    return images
 
 
 def image_shape(images: tf.data.Dataset | np.ndarray) -> tuple[int, ...]:

@@ -217,6 +217,16 @@ def test_an_output_that_can_not_be_written_is_one_line(model, tmp_path, capfd):
     assert [path.name for path in tmp_path.iterdir() if "tflite" in path.name] == []
 
 
+def test_a_report_that_can_not_be_written_leaves_nothing(model, tmp_path, capfd):
+    out = tmp_path / "m.tflite"
+    (tmp_path / "m.tflite.html").mkdir()
+    assert "m.tflite.html" in complaint(capfd, "export", model, "--output", out)
+    (tmp_path / "m.tflite.html").rmdir()
+    line = complaint(capfd, "export", model, "--output", out, "--json", out)
+    assert "the same name" in line
+    assert not list(tmp_path.glob("m.tflite*"))
+
+
 def test_weights_that_are_no_numbers_are_one_line(tmp_path, capfd):
     config = ViTConfig.from_variant(
         "nano/4", image_size=8, channels=1, num_classes=3, depth=1

@@ -275,6 +275,56 @@ def test_labels_that_are_no_class_are_refused(label, model, pixels):
         export(model, "dynamic_int8", images)
 
 
+def test_labels_in_a_column_count_like_labels_in_a_row(model, pixels):
+    labels = np.arange(16, dtype="int64") % 3
+
+    def top1(labels):
+        images = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8)
+        return export(model, "float32", images)[1].top1
+
+    assert top1(labels) == top1(labels[:, None])
+    with pytest.raises(ValueError, match="integers, one an image"):
+        top1(np.eye(3)[labels])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, 256.0])
+def test_calibration_images_that_are_no_pixels_are_refused(wrong, model, pixels):
+    images = pixels.astype("float32")
+    images[3, 2, 1, 0] = wrong
+    with pytest.raises(ValueError, match=r"pixels in 0\.\.255"):
+        export(model, "static_int8", images)
+
+
+def test_a_data_set_without_end_is_refused(model, images):
+    with pytest.raises(ValueError, match="must end"):
+        export(model, "float32", images.repeat())
+
+
+def test_a_changed_model_of_mixed_precision_is_not_replaced(
+    tiny, randomize, monkeypatch, pixels
+):
+    from keras_vit import model as models
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    block = models.encoder_block
+
+    def changed(x, config, index):
+        return -3.0 * block(x, config, index)
+
+    monkeypatch.setattr(models, "encoder_block", changed)
+    model = randomize(build_vit(tiny()))
+    monkeypatch.undo()
+    assert read_origin(model).graph is None
+
+
+def test_layers_of_the_same_names_but_other_kinds_are_no_vit(tiny):
+    vit = build_vit(tiny())
+    head = keras.layers.Dense(3, name="head")(vit.get_layer("pool").output)
+    origin = read_origin(keras.Model(vit.input, head))
+    assert origin.graph is None
+    assert "of other kinds" in origin.reason
+
+
 def test_an_array_calibrates_and_measures_no_accuracy(model, pixels):
     _, report = export(model, "static_int8", pixels)
     assert report.top1 is None
