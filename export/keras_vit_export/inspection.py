@@ -23,7 +23,6 @@ class Operation:
         outputs: Names of its outputs.
         constants: Names of its inputs that are constants.
         weight_type: TFLite's name of the type of its weight as stored, or `None`.
-        weight_shape: Shape of its weight, or `None`.
     """
 
     kind: str
@@ -33,7 +32,6 @@ class Operation:
     outputs: tuple[str, ...]
     constants: tuple[str, ...]
     weight_type: str | None
-    weight_shape: tuple[int, ...] | None = None
 
 
 def read_operations(model: bytes) -> list[Operation]:
@@ -55,10 +53,9 @@ def list_operations(graph: Any) -> list[Operation]:
         outputs = list(operator.outputs)
         if kind == "DEQUANTIZE" and inputs[0] in constant | stored.keys():
             stored[outputs[0]] = inputs[0]
-        weight, shape = None, None
+        weight = None
         if kind in WEIGHTED and inputs[1] in constant | stored.keys():
             weight = types[stored.get(inputs[1], inputs[1])]
-            shape = tuple(int(side) for side in tensors[inputs[1]].shape)
         moving = [i for i in inputs if i not in constant]
         found.append(
             Operation(
@@ -69,7 +66,6 @@ def list_operations(graph: Any) -> list[Operation]:
                 outputs=tuple(names[index] for index in outputs),
                 constants=tuple(names[i] for i in inputs if i in constant),
                 weight_type=weight,
-                weight_shape=shape,
             )
         )
     return found
@@ -77,8 +73,9 @@ def list_operations(graph: Any) -> list[Operation]:
 
 def operations(model: bytes) -> dict[str, dict[str, int]]:
     """How many of each operation there are, by precision; the most frequent first."""
-    counts = Counter((it.kind, it.precision) for it in read_operations(model))
-    totals = Counter(it.kind for it in read_operations(model))
+    found = read_operations(model)
+    counts = Counter((it.kind, it.precision) for it in found)
+    totals = Counter(it.kind for it in found)
     return {
         kind: {
             precision: count

@@ -114,6 +114,8 @@ def _with_live_outputs(
     not fit and would be cut off. One of these weights is then made as large as it takes:
     that changes the output by less than 2e-5 of its bias, 2e-3 with 16-bit activations.
     """
+    if not any(rule.activations for rule in recipe.rules):
+        return float_model
     from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray
 
     graph, changed = read_graph(float_model), False
