@@ -22,6 +22,7 @@ RANKS = [
         "keras_vit_export.recipes",
         "keras_vit_export.metadata",
         "keras_vit_export.inspection",
+        "keras_vit_export.packing",
         "keras_vit_export.terminal",
     },
     {"keras_vit_export.activations", "keras_vit_export.runtime"},

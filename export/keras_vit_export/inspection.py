@@ -18,7 +18,8 @@ class Operation:
         scope: Names of its outputs, each followed by `;`, as litert-quantizer's rules
             match them.
         precision: What it computes with: `"float32"`, `"int8"`, `"int16"`; where only
-            its weights are narrow, `"int8 weights"`; of a cast, `"to int8"`.
+            its weights are narrow, `"int8 weights"`, or `"int4 weights in blocks of 32"`
+            that share a scale; of a cast, `"to int8"`.
         inputs: Names of its inputs that are no constants.
         outputs: Names of its outputs.
         constants: Names of its inputs that are constants.
@@ -53,15 +54,16 @@ def list_operations(graph: Any) -> list[Operation]:
         outputs = list(operator.outputs)
         if kind == "DEQUANTIZE" and inputs[0] in constant | stored.keys():
             stored[outputs[0]] = inputs[0]
-        weight = None
+        weight, block = None, 0
         if kind in WEIGHTED and inputs[1] in constant | stored.keys():
-            weight = types[stored.get(inputs[1], inputs[1])]
+            tensor = tensors[stored.get(inputs[1], inputs[1])]
+            weight, block = type_to_name(tensor.type), _block(tensor)
         moving = [i for i in inputs if i not in constant]
         found.append(
             Operation(
                 kind=kind,
                 scope="".join(f"{names[index]};" for index in outputs),
-                precision=_precision(kind, types[outputs[0]], weight),
+                precision=_precision(kind, types[outputs[0]], weight, block),
                 inputs=tuple(names[index] for index in moving),
                 outputs=tuple(names[index] for index in outputs),
                 constants=tuple(names[i] for i in inputs if i in constant),
@@ -106,12 +108,18 @@ def read_graph(model: bytes) -> Any:
     return read_model_from_bytearray(bytearray(model))
 
 
-def _precision(kind: str, output_type: str, weight: str | None) -> str:
+def _block(tensor) -> int:
+    """Weights along the input that share a scale; 0 for all of an output's."""
+    details = getattr(tensor.quantization, "details", None)
+    return getattr(details, "blockSize", 0)
+
+
+def _precision(kind: str, output_type: str, weight: str | None, block: int) -> str:
     output_type = output_type.lower()
     if kind in _CASTS:
         return f"to {output_type}"
     if output_type == "float32" and weight not in (None, "FLOAT32"):
-        return f"{weight.lower()} weights"
+        return f"{weight.lower()} weights" + (f" in blocks of {block}" if block else "")
     if output_type == "int8" and weight == "INT4":
         return "int8, int4 weights"
     return output_type

@@ -1,6 +1,7 @@
 """Applies a recipe to a float `.tflite` with litert-quantizer, and counts what it did."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import re
@@ -17,6 +18,7 @@ from keras_vit_export.inspection import (
     tensor_types,
     weight_types,
 )
+from keras_vit_export.packing import pack
 from keras_vit_export.recipes import GPTQ, Recipe, Rule
 
 Range = tuple[float, float]
@@ -45,7 +47,7 @@ def quantize(
     from litert_quantizer import Quantizer
 
     rules = [rule.as_litert() for rule in _fitting(recipe, float_model)]
-    float_model = _with_live_outputs(float_model, recipe, ranges or {})
+    float_model = _prepared(float_model, recipe, ranges or {})
     quantizer = Quantizer(bytearray(float_model), rules)
     calibrated = {
         name: {"min": np.array(low), "max": np.array(high)}
@@ -59,7 +61,7 @@ def quantize(
         result = quantizer.quantize(
             calibrated or None, enable_progress_bar=False, enable_progress_report=False
         )
-    model = bytes(result.quantized_model)
+    model = pack(read_graph(bytes(result.quantized_model)))
     _check(model, recipe)
     return model
 
@@ -104,21 +106,43 @@ def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
     return [dataclasses.replace(rule, scope=exact) for rule in rules]
 
 
-def _with_live_outputs(
-    float_model: bytes, recipe: Recipe, ranges: Mapping[str, Range]
-) -> bytes:
-    """A float model in which no output has a bias that its weights can't carry.
+def _prepared(float_model: bytes, recipe: Recipe, ranges: Mapping[str, Range]) -> bytes:
+    """The float model, changed where litert-quantizer would break it."""
+    graph = read_graph(float_model)
+    changed = _unshare_kernels(graph)
+    if any(rule.activations for rule in recipe.rules):
+        changed = _keep_outputs_alive(graph, recipe, ranges) or changed
+    return pack(graph) if changed else float_model
+
+
+def _unshare_kernels(graph) -> bool:
+    """Gives every kernel a buffer of its own: two of zeros may share one.
+
+    Tensors of one buffer get one scheme, though their shapes, and so their numbers of
+    scales, may differ.
+    """
+    subgraph, taken, changed = graph.subgraphs[0], set(), False
+    pairs = zip(list_operations(graph), subgraph.operators, strict=True)
+    for operation, operator in pairs:
+        if not operation.weight_type:
+            continue
+        tensor = subgraph.tensors[operator.inputs[1]]
+        if tensor.buffer in taken:
+            graph.buffers.append(copy.copy(graph.buffers[tensor.buffer]))
+            tensor.buffer, changed = len(graph.buffers) - 1, True
+        taken.add(tensor.buffer)
+    return changed
+
+
+def _keep_outputs_alive(graph, recipe: Recipe, ranges: Mapping[str, Range]) -> bool:
+    """Sees to it that no output has a bias that its weights can't carry.
 
     A bias becomes a 32-bit integer in steps of (step of the input) x (step of that
     output's weights). Where all weights of an output are zero, or nearly, the bias does
     not fit and would be cut off. One of these weights is then made as large as it takes:
     that changes the output by less than 2e-5 of its bias, 2e-3 with 16-bit activations.
     """
-    if not any(rule.activations for rule in recipe.rules):
-        return float_model
-    from ai_edge_litert.tools.flatbuffer_utils import convert_object_to_bytearray
-
-    graph, changed = read_graph(float_model), False
+    changed = False
     for operation, kernel, bias in _weighted(graph):
         rule = recipe.rule_for(operation.kind, operation.scope)
         if bias is None or not (rule and rule.activations):
@@ -130,7 +154,7 @@ def _with_live_outputs(
         for row in np.flatnonzero(np.abs(rows).max(axis=1) < least):
             rows[row, np.abs(rows[row]).argmax()] = least[row]
             changed = True
-    return bytes(convert_object_to_bytearray(graph)) if changed else float_model
+    return changed
 
 
 def _weighted(graph) -> Iterator[tuple[Operation, np.ndarray, np.ndarray | None]]:
