@@ -16,6 +16,8 @@ from keras_vit_pixels import fit_array
 CACHE_BYTES = 2**30
 # Beyond it, examples that come from a disk are shuffled in a window of this many.
 SHUFFLE_WINDOW = 10_000
+# Training images to look at, in `ImageData.sample`.
+SAMPLE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,9 @@ class ImageData:
             c)` in 0..255, and of labels, int32 `(b,)`.
         validation: The same, in fixed order.
         test: The same, in fixed order.
-        counts: Number of images in each of the three.
+        sample: A batch of up to 64 training images, spread evenly over them; the same
+            whatever the seed and the epoch.
+        counts: Number of images in each of the first three.
     """
 
     name: str
@@ -52,6 +56,7 @@ class ImageData:
     train: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
+    sample: tf.data.Dataset
     counts: dict[str, int]
 
 
@@ -100,6 +105,7 @@ class ImageSource:
             return _kept_batches(examples, split.count, batch_size, order)
 
         data = {name: batches(name) for name in self.splits}
+        data["sample"] = _spread(self.splits["train"]).map(prepare).batch(SAMPLE)
         counts = {name: split.count for name, split in self.splits.items()}
         return ImageData(self.name, self.class_names, counts=counts, **data)
 
@@ -152,6 +158,17 @@ def make_split(examples: Sequence, labels: Sequence[int]) -> Split:
         len(labels),
         in_memory=True,
     )
+
+
+def _spread(split: Split) -> tf.data.Dataset:
+    """`SAMPLE` examples at equal distances, not decoded yet.
+
+    Not the first ones: files of a folder come class by class. From a disk only the
+    first examples are read, which data sets there have in a random order.
+    """
+    count = split.count if split.in_memory else min(split.count, SHUFFLE_WINDOW)
+    step = max(count // SAMPLE, 1)
+    return split.examples.take(count).shard(step, 0).take(SAMPLE)
 
 
 def _kept_batches(examples, count, batch_size, shuffle_seed):

@@ -180,9 +180,8 @@ class Exporter:
         bar = tqdm(made, desc="Choosing", leave=False, delay=2, disable=None)
         scores = {method: self._snr(plain, made[method]) for method in bar}
         method = max(made, key=scores.get)
-        best = Export(
-            made[method], recipe, plain, method, choice=len(self.splits.compared)
-        )
+        chosen = len(self.splits.compared) if len(made) > 1 else 0
+        best = Export(made[method], recipe, plain, method, choice=chosen)
         return self._smoother(best, scores[method])
 
     def _smoother(self, made: Export, snr: float) -> Export:
@@ -280,7 +279,7 @@ class Exporter:
     ) -> tuple[dict[str, bytes], dict[str, Report]]:
         """Measures files and puts the figures into them, as `export_all` returns it."""
         reference = self.origin.classifier
-        candidates = {name: Classifier(it.content) for name, it in exports.items()}
+        candidates = {name: _loaded(name, it.content) for name, it in exports.items()}
         reports = measure(reference, candidates, self.splits.report)
         files = {}
         for name, made in exports.items():
@@ -326,6 +325,13 @@ class Exporter:
         exact = read_all(made.float_model, names, images)
         found = read_all(made.content, names, images)
         return {n: snr_db(exact[n], found[n]) for n in names if n in found}
+
+
+def _loaded(name: str, content: bytes) -> Classifier:
+    try:
+        return Classifier(content)
+    except ValueError as error:  # weights of all zeros, for one
+        raise RuntimeError(f"LiteRT refuses the {name} file. {error}") from error
 
 
 def _smoothed_names(graph: Graph, smoother: Graph) -> tuple[str, ...]:

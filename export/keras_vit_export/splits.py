@@ -40,30 +40,70 @@ class Splits:
 
 
 def find_splits(images: Images) -> Splits:
-    """What `export` was given, by purpose."""
+    """What `export` was given, by purpose.
+
+    Raises:
+        ValueError: If it is none of the kinds that `export` takes.
+    """
     if images is None:
         return Splits(None, None, None, {})
     if isinstance(images, ImageData):
-        names = {"calibration": "train", "choice": "validation", "report": "test"}
-        batches = {purpose: getattr(images, name) for purpose, name in names.items()}
-        counts = {
-            purpose: {"split": name, "images": images.counts[name]}
-            for purpose, name in names.items()
-        }
-    elif isinstance(images, tf.data.Dataset):
-        if images.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError("A data set must end. Received: one that repeats for ever")
-        purposes = ("calibration", "choice", "report")
-        batches = dict.fromkeys(purposes, images)
+        return _splits(
+            {"calibration": images.sample, "choice": images.validation}
+            | {"report": images.test},
+            {"calibration": "train", "choice": "validation", "report": "test"},
+            {"choice": images.counts["validation"], "report": images.counts["test"]},
+        )
+    purposes = ("calibration", "choice", "report")
+    names = dict.fromkeys(purposes, "given")
+    if isinstance(images, tf.data.Dataset):
+        _check_batches(images)
         count = sum(len(labels) for _, labels in images.as_numpy_iterator())
-        counts = {name: {"split": "given", "images": count} for name in purposes}
-    else:
-        rows = _pixels(np.asarray(images)[: calibration.IMAGES])
-        counts = {"calibration": {"split": "given", "images": len(rows)}}
-        return Splits(rows, None, None, counts)
+        counts = {"choice": count, "report": count}
+        return _splits(dict.fromkeys(purposes, images), names, counts)
+    rows = _pixels(_array(images)[: calibration.IMAGES])
+    counts = {"calibration": len(rows), "choice": len(rows[:_COMPARED])}
+    return Splits(rows, None, None, _named(names, counts))
+
+
+def _splits(batches, names, counts) -> Splits:
     rows = _first_images(batches["calibration"], calibration.IMAGES)
-    counts["calibration"]["images"] = len(rows)
-    return Splits(rows, batches["choice"], batches["report"], counts)
+    counts = {"calibration": len(rows)} | counts
+    return Splits(rows, batches["choice"], batches["report"], _named(names, counts))
+
+
+def _named(names: dict[str, str], counts: dict[str, int]) -> dict[str, dict]:
+    return {
+        purpose: {"split": names[purpose], "images": count}
+        for purpose, count in counts.items()
+    }
+
+
+def _check_batches(images: tf.data.Dataset) -> None:
+    if images.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError("A data set must end. Received: one that repeats for ever")
+    spec = images.element_spec
+    parts = spec if isinstance(spec, tuple) else ()
+    ranks = [getattr(getattr(it, "shape", None), "rank", None) for it in parts]
+    if len(ranks) != 2 or ranks[0] != 4 or ranks[1] not in (1, 2):
+        raise ValueError(
+            "A data set must give batches of images (b, height, width, c) and labels "
+            f"(b,). Received: {spec}"
+        )
+
+
+def _array(images) -> np.ndarray:
+    try:
+        array = np.asarray(images)
+    except ValueError:  # lists of several shapes
+        array = np.zeros(0)
+    if array.ndim != 4 or not array.size:
+        raise ValueError(
+            "Images must be an ImageData, a tf.data.Dataset of batches, or an array "
+            "(count, height, width, c). Received: "
+            f"{type(images).__name__} of shape {array.shape}"
+        )
+    return array
 
 
 def _first_images(batches: tf.data.Dataset, count: int) -> np.ndarray:
@@ -72,6 +112,8 @@ def _first_images(batches: tf.data.Dataset, count: int) -> np.ndarray:
         found.append(images)
         if sum(map(len, found)) >= count:
             break
+    if not found:
+        raise ValueError("The data set is empty.")
     return _pixels(np.concatenate(found)[:count])
 
 
