@@ -92,20 +92,29 @@ def open_classifier(path: str | pathlib.Path) -> AnyClassifier:
 
 
 def _check(model) -> None:
-    taken, given = model.input_shape, model.output_shape
-    if isinstance(taken, list) or len(taken) != 4 or None in taken[1:]:
+    try:
+        taken, given = model.input_shape, model.output_shape
+    except AttributeError:
+        raise ValueError(
+            "The model must know its shapes: a functional model, or a Sequential that "
+            f"is built. Received: {model.__class__.__name__} {model.name!r}"
+        ) from None
+    if not isinstance(taken, tuple) or len(taken) != 4 or None in taken[1:]:
         raise ValueError(
             "The model must take one image of a fixed size, shape "
             f"(b, height, width, c). Received: input shape {taken}"
         )
-    rank = len(given) if all(isinstance(n, (int, type(None))) for n in given) else 0
-    if rank != 2 or not given[1] or given[1] < 2:
+    # A Sequential around a model has no `output`.
+    one = not isinstance(getattr(model, "output", None), dict) and len(given) == 2
+    if not one or not isinstance(given[1], int) or given[1] < 2:
         raise ValueError(
             "The model must give one row of two or more classes an image, shape "
             f"(b, classes). Received: output shape {given}"
         )
-    last = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
-    if last == "sigmoid":
+    last = model.layers[-1]
+    while getattr(last, "layers", None):  # a model inside the model
+        last = last.layers[-1]
+    if getattr(getattr(last, "activation", None), "__name__", "") == "sigmoid":
         raise ValueError(
             "The model ends in a sigmoid, whose classes do not exclude each other; "
             "a classifier ends in logits or a softmax."

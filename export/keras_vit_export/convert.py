@@ -10,14 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.config import check_choice
-from keras_vit.model import build_vit, config_of
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.forward import logits
 from keras_vit_export.graph import Graph, read
 
 REWRITES_MODES = ("auto", "required")
-# Float32 rounds to 1e-7; a model that `build_vit` did not make is off by far more.
+# Parts of the logits' change from image to image, and of their size, that rounding may
+# take; a model that `build_vit` did not make is off by far more.
 _SAME = 1e-3
+_ROUNDING = 1e-5
 # What half precision may be off by; a changed model is off by more.
 _NEARLY = 0.1
 
@@ -80,38 +81,66 @@ def _graph_of(classifier: KerasClassifier) -> tuple[Graph | None, str]:
         graph = read(classifier.model)
     except ValueError as error:
         return None, str(error)
-    noise = np.random.default_rng(0).uniform(0, 255, (1, *graph.image_shape))
-    expected = classifier.output(noise)
-    got = logits(graph, tf.constant(noise, tf.float32))
-    if classifier.ends_in_probabilities:
-        got = tf.nn.softmax(got)
-    if np.abs(got - expected).max() > _SAME * max(np.abs(expected).max(), 1e-6):
+    if not _computes(graph, classifier.model):
         return None, "It has layers of build_vit but computes something else."
     return graph, ""
 
 
+def _computes(graph: Graph, model: keras.Model) -> bool:
+    """Whether the graph gives the model's logits: of noise, faint noise and one colour.
+
+    Before softmax, which hides everything but the first class of a model that is sure.
+    """
+    rng = np.random.default_rng(0)
+    shape = (1, *graph.image_shape)
+    images = [rng.uniform(0, high, shape) for high in (255, 25)] + [np.full(shape, 255)]
+    before = keras.Model(model.input, _logits_of(model))
+    expected = np.asarray(before(np.concatenate(images), training=False))
+    got = [logits(graph, tf.constant(image, tf.float32)) for image in images]
+    error = np.abs(np.concatenate(got) - expected).max()
+    moves = np.ptp(expected, axis=0).max()  # with the image; a bias does not
+    return error <= _SAME * moves + _ROUNDING * max(np.abs(expected).max(), 1e-6)
+
+
+def _logits_of(model: keras.Model) -> keras.KerasTensor:
+    """What a model of `build_vit` gives, without softmax."""
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return last.input
+    if getattr(last, "head_output", "logits") == "logits":
+        return model.output
+    x = last.input
+    for dense in (*last._hidden, last.logits):
+        x = dense(x)
+    return x
+
+
 def _in_float32(model: keras.Model) -> keras.Model:
     """A model trained in mixed precision, rebuilt: its casts hide GELU from TFLite."""
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        return model
-    try:
-        config = config_of(model)
-    except ValueError:
-        return model
-    policy = keras.config.dtype_policy()
-    try:
-        keras.config.set_dtype_policy("float32")
-        rebuilt = build_vit(config)
-    finally:
-        keras.config.set_dtype_policy(policy)
-    try:
-        rebuilt.set_weights(model.get_weights())
-    except ValueError:  # it has layers more
+    if all(layer.compute_dtype == "float32" for layer in model._flatten_layers()):
         return model
     noise = np.random.default_rng(0).uniform(0, 255, (4, *model.input_shape[1:]))
-    expected, got = (np.asarray(it(noise, training=False)) for it in (model, rebuilt))
-    same = np.abs(got - expected).max() <= _NEARLY * max(np.abs(expected).max(), 1e-6)
-    return rebuilt if same else model
+    try:
+        rebuilt = keras.models.clone_model(
+            model, clone_function=_layer_in_float32, recursive=True
+        )
+        rebuilt.set_weights(model.get_weights())
+        expected, got = (
+            np.asarray(it(noise, training=False)) for it in (model, rebuilt)
+        )
+    except Exception as error:  # a layer's own, of any class
+        raise ValueError(
+            f"The model can't be rebuilt in float32, which mixed precision needs. {error}"
+        ) from error
+    if np.abs(got - expected).max() > _NEARLY * max(np.abs(expected).max(), 1e-6):
+        raise ValueError("The model computes something else when rebuilt in float32.")
+    return rebuilt
+
+
+def _layer_in_float32(layer: keras.Operation) -> keras.Operation:
+    # Operations on symbolic tensors, `x + y`, have no policy of their own.
+    dtype = {"dtype": "float32"} if isinstance(layer, keras.Layer) else {}
+    return layer.__class__.from_config(layer.get_config() | dtype)
 
 
 def convert_graph(graph: Graph) -> bytes:
