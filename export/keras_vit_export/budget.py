@@ -60,15 +60,20 @@ def within(
         ValueError: If there are no images of choice.
     """
     judge = _judge(exporter, max_drop)
+    image = exporter.splits.compared[0]
+
+    def tried(made: Export) -> Trial:
+        return judge(made, _latencies({"it": made}, image)["it"])
+
     made = exporter.convert(recipe)
-    trials = [judge(made)]
+    trials = [tried(made)]
     if not trials[0].holds and RECIPES[recipe].rules:
         order = exporter.most_damaging(made)
         counts = _counts(len(order))
         bar = tqdm(counts, desc="Protecting", leave=False, delay=2, disable=None)
         for count in bar:
             made = exporter.protect(made, order[:count])
-            trials.append(judge(made))
+            trials.append(tried(made))
             if trials[-1].holds:
                 break
     return (_chosen(exporter, made) if trials[-1].holds else None), trials
@@ -82,10 +87,7 @@ def fastest(exporter: Exporter, max_drop: float) -> tuple[Export | None, list[Tr
     judge = _judge(exporter, max_drop)
     made, _ = exporter.convert_all()
     latencies = _latencies(made, exporter.splits.compared[0])
-    trials = [
-        dataclasses.replace(judge(it), latency_ms=latencies[recipe])
-        for recipe, it in made.items()
-    ]
+    trials = [judge(it, latencies[recipe]) for recipe, it in made.items()]
     trials.sort(key=lambda trial: trial.latency_ms)
     best = next((trial.recipe for trial in trials if trial.holds), None)
     return (_chosen(exporter, made[best]) if best else None), trials
@@ -111,24 +113,23 @@ def table(trials: list[Trial]) -> str:
     return "\n".join(lines)
 
 
-def _judge(exporter: Exporter, max_drop: float) -> Callable[[Export], Trial]:
+def _judge(exporter: Exporter, max_drop: float) -> Callable[[Export, float], Trial]:
     images = exporter.splits.choice
     if images is None:
         raise ValueError("A budget needs images with labels to measure top-1 on.")
     labels, rows = predict({"keras": exporter.origin.classifier}, images)
     reference = _top1(labels, rows["keras"])
 
-    def judge(made: Export) -> Trial:
+    def judge(made: Export, latency_ms: float) -> Trial:
         classifier = Classifier(made.content)
         top1 = _top1(*_only(predict({"it": classifier}, images)))
         drop = round(100 * (reference - top1), 6)
-        latency = _latencies({"it": made}, exporter.splits.compared[0])["it"]
         return Trial(
             made.recipe.name,
             len(made.protected),
             top1,
             drop,
-            latency,
+            latency_ms,
             drop <= max_drop,
         )
 

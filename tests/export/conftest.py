@@ -1,6 +1,8 @@
 """Shared by the exporter's tests: options that cover each other, images, exports."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -109,3 +111,83 @@ def images(pixels):
 
     labels = np.random.default_rng(2).integers(0, 3, len(pixels)).astype("int32")
     return tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8)
+
+
+@pytest.fixture
+def model(tiny, randomize):
+    """Wide enough that 8 bits round as they do in real models."""
+    from keras_vit import build_vit
+
+    fields = {"width": 32, "num_heads": 2, "mlp_dim": 64, "stem": (8,)}
+    return randomize(build_vit(tiny(**fields)))
+
+
+@pytest.fixture
+def float_model(model):
+    from keras_vit_export.convert import convert_graph, read_origin
+    from keras_vit_export.rewrites import rewrite
+
+    return convert_graph(rewrite(read_origin(model).graph))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """An untrained model of the digits, for what needs no right answer."""
+    from keras_vit import ViTConfig, build_vit
+    from keras_vit.files import save_model
+
+    names = tuple("0123456789")
+    config = ViTConfig.from_variant(
+        "nano/4", image_size=8, channels=1, num_classes=10, class_names=names, depth=1
+    )
+    save_model(build_vit(config), tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+@pytest.fixture
+def digit(tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    image = Image.fromarray((images[0].reshape(8, 8) * 15.9).astype("uint8"))
+    image.save(tmp_path / "digit.png")
+    return tmp_path / "digit.png", str(labels[0])
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes that are easy to tell, and one file that is no image."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 155)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(low, low + 100, (20, 16, 3)).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / f"photos/{name}/{index}.png")
+    (tmp_path / "photos/dark/notes.txt").write_text("no image")
+    return tmp_path / "photos"
+
+
+def run(*arguments):
+    """Runs the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "keras_vit_export.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def complaint(capfd, *arguments):
+    """The one line that a wrong command answers with."""
+    from keras_vit_export.cli import main
+
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capfd.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("keras-vit: ")
+    assert "Traceback" not in captured.err
+    return lines[0]

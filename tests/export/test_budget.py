@@ -80,12 +80,11 @@ def drops(top1s, monkeypatch):
     losses = iter(top1s)
 
     def judge(exporter, max_drop):
-        def it(made):
+        def it(made, latency_ms):
             drop = next(losses)
             count = len(made.protected)
-            return budget.Trial(
-                made.recipe.name, count, 1 - drop / 100, drop, 1.0, drop <= max_drop
-            )
+            top1, holds = 1 - drop / 100, drop <= max_drop
+            return budget.Trial(made.recipe.name, count, top1, drop, latency_ms, holds)
 
         return it
 

@@ -103,7 +103,7 @@ def test_what_only_moves_shares_one_range_with_zero_in_its_middle(
 
 def test_sixteen_bits_keep_all_that_was_seen(float_model, statistics):
     operations = read_operations(float_model)
-    found = ranges(statistics, operations, RECIPES["int16x8"], "mse")
+    found = ranges(statistics, operations, RECIPES["int16x8"], "percentile")
     seen = statistics["block_00_mlp_add"]
     assert found["block_00_mlp_add"] == (min(seen.low, 0), max(seen.high, 0))
 

@@ -1,4 +1,4 @@
-"""The command line: bad input is one clear line, status 2, nothing half-written."""
+"""What the commands do, from photographs to a checked file."""
 
 import json
 import subprocess
@@ -10,18 +10,7 @@ import pytest
 from keras_vit_export.cli import main
 from PIL import Image
 
-from keras_vit import ViTConfig, build_vit
-from keras_vit.files import save_model
-
-
-def run(*arguments):
-    """Runs the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "keras_vit_export.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from .conftest import run
 
 
 @pytest.fixture(scope="module")
@@ -31,27 +20,6 @@ def demo(tmp_path_factory):
     result = run("demo", "--output", folder, "--epochs", 30)
     assert result.returncode == 0, result.stderr
     return folder, result
-
-
-@pytest.fixture
-def digit(tmp_path):
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    image = Image.fromarray((images[0].reshape(8, 8) * 15.9).astype("uint8"))
-    image.save(tmp_path / "digit.png")
-    return tmp_path / "digit.png", str(labels[0])
-
-
-@pytest.fixture
-def model(tmp_path):
-    """An untrained model of the digits, for what needs no right answer."""
-    names = tuple("0123456789")
-    config = ViTConfig.from_variant(
-        "nano/4", image_size=8, channels=1, num_classes=10, class_names=names, depth=1
-    )
-    save_model(build_vit(config), tmp_path / "model.keras")
-    return tmp_path / "model.keras"
 
 
 def test_the_demo_reaches_95_percent_in_every_format(demo):
@@ -170,12 +138,12 @@ def test_a_calibrated_recipe_answers_like_keras_and_takes_bytes(demo, tmp_path, 
     assert f"Top-1 on 380 test images: {report['top1']:.2%}" in capfd.readouterr().out
 
 
-def test_benchmark_measures_every_recipe_side_by_side(model, tmp_path, capfd):
+def test_benchmark_measures_every_recipe_side_by_side(saved, tmp_path, capfd):
     from keras_vit_export.recipes import RECIPES
 
     figures, page = tmp_path / "figures.json", tmp_path / "page.html"
     arguments = ["--dataset", "digits", "--json", str(figures), "--html", str(page)]
-    assert main(["benchmark", str(model), *arguments]) == 0
+    assert main(["benchmark", str(saved), *arguments]) == 0
     reports = json.loads(figures.read_text())
     assert list(reports) == ["keras", *RECIPES]
     shown = capfd.readouterr().out
@@ -185,221 +153,12 @@ def test_benchmark_measures_every_recipe_side_by_side(model, tmp_path, capfd):
 
 
 def test_export_without_a_data_set_says_that_accuracy_was_not_measured(
-    model, tmp_path, capfd
+    saved, tmp_path, capfd
 ):
     out = tmp_path / "out/m.tflite"
-    assert main(["export", str(model), "--output", str(out)]) == 0
+    assert main(["export", str(saved), "--output", str(out)]) == 0
     assert "Top-1 was not measured" in capfd.readouterr().out
     assert json.loads(out.with_name(f"{out.name}.json").read_text())["top1"] is None
-
-
-def test_rewrites_can_be_required(tmp_path, capfd):
-    import keras
-
-    inputs = keras.Input((8, 8, 1))
-    x = keras.layers.Conv2D(4, 3, strides=2)(inputs)
-    output = keras.layers.Dense(3)(keras.layers.Flatten()(x))
-    save_model(keras.Model(inputs, output), tmp_path / "other.keras")
-    out = tmp_path / "m.tflite"
-    arguments = ["export", str(tmp_path / "other.keras"), "--output", str(out)]
-    line = complaint(capfd, *arguments, "--rewrites", "required")
-    assert "can't be rewritten" in line and "build_vit" in line
-    assert not out.exists()
-    assert main(arguments) == 0
-    assert "Not rewritten: config_of reads models" in capfd.readouterr().out
-
-
-def test_an_output_that_can_not_be_written_is_one_line(model, tmp_path, capfd):
-    (tmp_path / "file").write_text("")
-    out = tmp_path / "file/m.tflite"
-    line = complaint(capfd, "export", model, "--output", out)
-    assert "file" in line
-    assert [path.name for path in tmp_path.iterdir() if "tflite" in path.name] == []
-
-
-def test_a_report_that_can_not_be_written_leaves_nothing(model, tmp_path, capfd):
-    out = tmp_path / "m.tflite"
-    (tmp_path / "m.tflite.html").mkdir()
-    assert "m.tflite.html" in complaint(capfd, "export", model, "--output", out)
-    (tmp_path / "m.tflite.html").rmdir()
-    line = complaint(capfd, "export", model, "--output", out, "--json", out)
-    assert "the same name" in line
-    assert not list(tmp_path.glob("m.tflite*"))
-
-
-def test_weights_that_are_no_numbers_are_one_line(tmp_path, capfd):
-    config = ViTConfig.from_variant(
-        "nano/4", image_size=8, channels=1, num_classes=3, depth=1
-    )
-    broken = build_vit(config)
-    broken.get_layer("block_00_mlp").hidden.bias.assign([np.nan] * 256)
-    save_model(broken, tmp_path / "nan.keras")
-    out = tmp_path / "m.tflite"
-    line = complaint(capfd, "export", tmp_path / "nan.keras", "--output", out)
-    assert "block_00_mlp/hidden/bias" in line
-    assert not out.exists()
-
-
-def complaint(capfd, *arguments):
-    """The one line that a wrong command answers with."""
-    assert main([str(argument) for argument in arguments]) == 2
-    captured = capfd.readouterr()
-    lines = captured.err.strip().splitlines()
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("keras-vit: ")
-    assert "Traceback" not in captured.err
-    return lines[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--variant", "nano/3"], ["patch_size", "stem"]),
-        (["--variant", "S/3"], ["patch_size must divide image_size", "(8, 8)"]),
-        (["--variant", "nan/2"], ["variant", "nano", "'nan'"]),
-        (["--variant", "nano"], ["patch side"]),
-        (["--dataset", "digit"], ["Nearest: digits"]),
-        (["--dataset", "./none"], ["no folder of images"]),
-        (["--epochs", 0], ["epochs", "0"]),
-        (["--learning-rate", -1], ["learning_rate", "-1"]),
-        (["--resize", "crap"], ["resize", "crop", "'crap'"]),
-        (["--batch-size", 0], ["batch", "0"]),
-    ],
-)
-def test_a_wrong_training_is_refused_and_leaves_no_folder(
-    arguments, words, tmp_path, capfd
-):
-    folder = tmp_path / "run"
-    size = ["--image-size", 8] if "S/3" in arguments else []
-    line = complaint(
-        capfd, "train", "--dataset", "digits", "--output", folder, *size, *arguments
-    )
-    assert all(word in line for word in words), line
-    assert not folder.exists()
-
-
-def test_a_folder_that_holds_a_run_is_refused(tmp_path, capfd):
-    (tmp_path / "run.json").write_text("{}")
-    line = complaint(capfd, "train", "--dataset", "digits", "--output", tmp_path)
-    assert "already holds a run" in line
-    line = complaint(capfd, "demo", "--output", tmp_path)
-    assert "already holds a run" in line
-    assert (tmp_path / "run.json").read_text() == "{}"
-
-
-def test_empty_and_one_class_folders_are_refused(tmp_path, capfd):
-    root = tmp_path / "images"
-    root.mkdir()
-    arguments = ["train", "--dataset", root, "--output", tmp_path / "run"]
-    assert "at least two subfolders" in complaint(capfd, *arguments)
-    (root / "cats").mkdir()
-    assert "Received: 1 in" in complaint(capfd, *arguments)
-    (root / "dogs").mkdir()
-    assert "none of cats, dogs" in complaint(capfd, *arguments)
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.fixture
-def photos(tmp_path):
-    """Two classes that are easy to tell, and one file that is no image."""
-    rng = np.random.default_rng(0)
-    for name, low in (("dark", 0), ("light", 155)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for index in range(20):
-            pixels = rng.integers(low, low + 100, (20, 16, 3)).astype("uint8")
-            Image.fromarray(pixels).save(tmp_path / f"photos/{name}/{index}.png")
-    (tmp_path / "photos/dark/notes.txt").write_text("no image")
-    return tmp_path / "photos"
-
-
-def test_a_folder_of_images_is_trained_on_and_broken_files_are_named(
-    photos, tmp_path, capfd
-):
-    arguments = ["train", "--dataset", str(photos), "--output", str(tmp_path / "run")]
-    size = ["--image-size", "8x16", "--epochs", "8", "--batch-size", "8"]
-    assert main([*arguments, *size]) == 0
-    out = capfd.readouterr().out
-    assert "1 unreadable files are left out" in out
-    assert "dark/notes.txt" in out
-    report = json.loads((tmp_path / "run/run.json").read_text())
-    assert report["config"]["image_size"] == [8, 16]
-    assert report["config"]["class_names"] == ["dark", "light"]
-    assert report["top1"] > 0.9
-
-
-def test_broken_files_are_refused_by_flag(photos, tmp_path, capfd):
-    arguments = [
-        "--dataset",
-        photos,
-        "--broken",
-        "refuse",
-        "--output",
-        tmp_path / "run",
-    ]
-    assert "1 unreadable: " in complaint(capfd, "train", *arguments)
-
-
-@pytest.mark.parametrize("kind", ["keras", "tflite"])
-@pytest.mark.parametrize("command", ["evaluate", "classify"])
-def test_a_missing_or_cut_off_model_is_refused(
-    kind, command, model, tmp_path, capfd, digit
-):
-    path = tmp_path / f"cut.{kind}"
-    rest = ["--dataset", "digits"] if command == "evaluate" else [digit[0]]
-    assert "There is no file" in complaint(capfd, command, path, *rest)
-    path.write_bytes(model.read_bytes()[:5000])
-    assert "is cut off or is no" in complaint(capfd, command, path, *rest)
-    assert not list(tmp_path.glob("*confusion*"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--recipe", "int8"], "one of int4"),
-        (["--recipe", "static_int8"], "needs --dataset, to measure the ranges"),
-        (["--recipe", "auto"], "needs --dataset, to measure top-1"),
-        (["--rewrites", "never"], "rewrites must be one of"),
-        (["--output", "x.bin"], "must end in .tflite"),
-        (["--max-drop", "1"], "needs --dataset"),
-        (["--dataset", "digitz"], "Nearest: digits"),
-    ],
-)
-def test_a_wrong_export_is_refused_and_writes_nothing(
-    arguments, words, model, tmp_path, capfd, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    before = set(tmp_path.iterdir())
-    line = complaint(capfd, "export", model, "--output", "out.tflite", *arguments)
-    assert words in line
-    assert set(tmp_path.iterdir()) == before
-
-
-def test_a_model_of_other_classes_is_refused(model, photos, capfd):
-    line = complaint(capfd, "evaluate", model, "--dataset", photos)
-    assert "differ in their classes" in line
-    assert "2 (dark, light)" in line
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path, capfd, digit):
-    (tmp_path / "model.h5").write_bytes(b"x")
-    line = complaint(capfd, "classify", tmp_path / "model.h5", digit[0])
-    assert ".keras or a .tflite" in line
-
-
-def test_classify_names_what_it_cannot_read_and_goes_on(model, photos, capfd):
-    assert main(["classify", str(model), str(photos / "dark")]) == 0
-    assert len(capfd.readouterr().out.splitlines()) == 20, "a folder's images only"
-    bad = photos / "dark/notes.txt"
-    assert main(["classify", str(model), str(bad), str(photos / "light/0.png")]) == 2
-    captured = capfd.readouterr()
-    assert captured.err.startswith(f"'{bad}' is unreadable or no image")
-    assert len(captured.err.splitlines()) == 1
-    assert len(captured.out.splitlines()) == 1
-
-
-def test_images_that_are_not_there_are_named(model, tmp_path, capfd):
-    line = complaint(capfd, "classify", model, tmp_path / "none.png")
-    assert "none.png" in line
 
 
 def test_an_interrupted_training_keeps_the_best_model(tmp_path):
@@ -424,6 +183,21 @@ def test_an_interrupted_training_keeps_the_best_model(tmp_path):
     names = {path.name for path in folder.iterdir()}
     assert names == {"model.keras", "history.csv", "curves.png"}
     assert main(["evaluate", str(folder / "model.keras"), "--dataset", "digits"]) == 0
+
+
+def test_a_folder_of_images_is_trained_on_and_broken_files_are_named(
+    photos, tmp_path, capfd
+):
+    arguments = ["train", "--dataset", str(photos), "--output", str(tmp_path / "run")]
+    size = ["--image-size", "8x16", "--epochs", "8", "--batch-size", "8"]
+    assert main([*arguments, *size]) == 0
+    out = capfd.readouterr().out
+    assert "1 unreadable files are left out" in out
+    assert "dark/notes.txt" in out
+    report = json.loads((tmp_path / "run/run.json").read_text())
+    assert report["config"]["image_size"] == [8, 16]
+    assert report["config"]["class_names"] == ["dark", "light"]
+    assert report["top1"] > 0.9
 
 
 def test_help_is_quick():

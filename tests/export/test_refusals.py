@@ -1,0 +1,191 @@
+"""Bad input is one clear line, status 2, nothing half-written."""
+
+import numpy as np
+import pytest
+from keras_vit_export.arguments import write_together
+from keras_vit_export.cli import main
+
+from keras_vit import ViTConfig, build_vit
+from keras_vit.files import save_model
+
+from .conftest import complaint
+
+
+def test_rewrites_can_be_required(tmp_path, capfd):
+    import keras
+
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, strides=2)(inputs)
+    output = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    save_model(keras.Model(inputs, output), tmp_path / "other.keras")
+    out = tmp_path / "m.tflite"
+    arguments = ["export", str(tmp_path / "other.keras"), "--output", str(out)]
+    line = complaint(capfd, *arguments, "--rewrites", "required")
+    assert "can't be rewritten" in line and "build_vit" in line
+    assert not out.exists()
+    assert main(arguments) == 0
+    assert "Not rewritten: config_of reads models" in capfd.readouterr().out
+
+
+def test_an_output_that_can_not_be_written_is_one_line(saved, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file/m.tflite"
+    assert "can't be written" in complaint(capfd, "export", saved, "--output", out)
+    # Found out before anything else.
+    missing = tmp_path / "missing.keras"
+    assert "can't be written" in complaint(capfd, "export", missing, "--output", out)
+    assert [path.name for path in tmp_path.iterdir() if "tflite" in path.name] == []
+
+
+def test_a_report_that_can_not_be_written_leaves_nothing(saved, tmp_path, capfd):
+    out = tmp_path / "m.tflite"
+    (tmp_path / "m.tflite.html").mkdir()
+    assert "m.tflite.html" in complaint(capfd, "export", saved, "--output", out)
+    (tmp_path / "m.tflite.html").rmdir()
+    line = complaint(capfd, "export", saved, "--output", out, "--json", out)
+    assert "the same name" in line
+    assert not list(tmp_path.glob("m.tflite*"))
+
+
+def test_of_files_that_belong_together_all_are_written_or_none(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/full").write_text("")
+    with pytest.raises(OSError, match="folder"):
+        write_together({tmp_path / "a": b"1", tmp_path / "folder": b"2"})
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_weights_that_are_no_numbers_are_one_line(tmp_path, capfd):
+    config = ViTConfig.from_variant(
+        "nano/4", image_size=8, channels=1, num_classes=3, depth=1
+    )
+    broken = build_vit(config)
+    broken.get_layer("block_00_mlp").hidden.bias.assign([np.nan] * 256)
+    save_model(broken, tmp_path / "nan.keras")
+    out = tmp_path / "m.tflite"
+    line = complaint(capfd, "export", tmp_path / "nan.keras", "--output", out)
+    assert "block_00_mlp/hidden/bias" in line
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--variant", "nano/3"], ["patch_size", "stem"]),
+        (["--variant", "S/3"], ["patch_size must divide image_size", "(8, 8)"]),
+        (["--variant", "nan/2"], ["variant", "nano", "'nan'"]),
+        (["--variant", "nano"], ["patch side"]),
+        (["--dataset", "digit"], ["Nearest: digits"]),
+        (["--dataset", "./none"], ["no folder of images"]),
+        (["--epochs", 0], ["epochs", "0"]),
+        (["--learning-rate", -1], ["learning_rate", "-1"]),
+        (["--resize", "crap"], ["resize", "crop", "'crap'"]),
+        (["--batch-size", 0], ["batch", "0"]),
+    ],
+)
+def test_a_wrong_training_is_refused_and_leaves_no_folder(
+    arguments, words, tmp_path, capfd
+):
+    folder = tmp_path / "run"
+    size = ["--image-size", 8] if "S/3" in arguments else []
+    line = complaint(
+        capfd, "train", "--dataset", "digits", "--output", folder, *size, *arguments
+    )
+    assert all(word in line for word in words), line
+    assert not folder.exists()
+
+
+def test_a_folder_that_holds_a_run_is_refused(tmp_path, capfd):
+    (tmp_path / "run.json").write_text("{}")
+    line = complaint(capfd, "train", "--dataset", "digits", "--output", tmp_path)
+    assert "already holds a run" in line
+    line = complaint(capfd, "demo", "--output", tmp_path)
+    assert "already holds a run" in line
+    assert (tmp_path / "run.json").read_text() == "{}"
+
+
+def test_empty_and_one_class_folders_are_refused(tmp_path, capfd):
+    root = tmp_path / "images"
+    root.mkdir()
+    arguments = ["train", "--dataset", root, "--output", tmp_path / "run"]
+    assert "at least two subfolders" in complaint(capfd, *arguments)
+    (root / "cats").mkdir()
+    assert "Received: 1 in" in complaint(capfd, *arguments)
+    (root / "dogs").mkdir()
+    assert "none of cats, dogs" in complaint(capfd, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_broken_files_are_refused_by_flag(photos, tmp_path, capfd):
+    arguments = [
+        "--dataset",
+        photos,
+        "--broken",
+        "refuse",
+        "--output",
+        tmp_path / "run",
+    ]
+    assert "1 unreadable: " in complaint(capfd, "train", *arguments)
+
+
+@pytest.mark.parametrize("kind", ["keras", "tflite"])
+@pytest.mark.parametrize("command", ["evaluate", "classify"])
+def test_a_missing_or_cut_off_model_is_refused(
+    kind, command, saved, tmp_path, capfd, digit
+):
+    path = tmp_path / f"cut.{kind}"
+    rest = ["--dataset", "digits"] if command == "evaluate" else [digit[0]]
+    assert "There is no file" in complaint(capfd, command, path, *rest)
+    path.write_bytes(saved.read_bytes()[:5000])
+    assert "is cut off or is no" in complaint(capfd, command, path, *rest)
+    assert not list(tmp_path.glob("*confusion*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--recipe", "int8"], "one of int4"),
+        (["--recipe", "static_int8"], "needs --dataset, to measure the ranges"),
+        (["--recipe", "auto"], "needs --dataset, to measure top-1"),
+        (["--rewrites", "never"], "rewrites must be one of"),
+        (["--output", "x.bin"], "must end in .tflite"),
+        (["--max-drop", "1"], "needs --dataset"),
+        (["--dataset", "digitz"], "Nearest: digits"),
+    ],
+)
+def test_a_wrong_export_is_refused_and_writes_nothing(
+    arguments, words, saved, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    line = complaint(capfd, "export", saved, "--output", "out.tflite", *arguments)
+    assert words in line
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_model_of_other_classes_is_refused(saved, photos, capfd):
+    line = complaint(capfd, "evaluate", saved, "--dataset", photos)
+    assert "differ in their classes" in line
+    assert "2 (dark, light)" in line
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path, capfd, digit):
+    (tmp_path / "model.h5").write_bytes(b"x")
+    line = complaint(capfd, "classify", tmp_path / "model.h5", digit[0])
+    assert ".keras or a .tflite" in line
+
+
+def test_classify_names_what_it_cannot_read_and_goes_on(saved, photos, capfd):
+    assert main(["classify", str(saved), str(photos / "dark")]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 20, "a folder's images only"
+    bad = photos / "dark/notes.txt"
+    assert main(["classify", str(saved), str(bad), str(photos / "light/0.png")]) == 2
+    captured = capfd.readouterr()
+    assert captured.err.startswith(f"'{bad}' is unreadable or no image")
+    assert len(captured.err.splitlines()) == 1
+    assert len(captured.out.splitlines()) == 1
+
+
+def test_images_that_are_not_there_are_named(saved, tmp_path, capfd):
+    line = complaint(capfd, "classify", saved, tmp_path / "none.png")
+    assert "none.png" in line

@@ -1,0 +1,34 @@
+"""What a report says is what was measured."""
+
+import numpy as np
+from keras_vit_export.report import measure, median_latency_ms
+
+
+class Remainder:
+    """Calls an image the remainder of its first pixel."""
+
+    size_bytes, operations, class_names = 0, {}, ("a", "b", "c")
+    content = b""
+
+    def __init__(self, divisor):
+        self.divisor = divisor
+
+    def probabilities(self, images):
+        return np.eye(3)[np.asarray(images)[:, 0, 0, 0] % self.divisor]
+
+
+def test_agreement_is_with_the_keras_model_and_top1_with_the_labels(images):
+    report = measure(Remainder(3), {"other": Remainder(2)}, images)["other"]
+    first = np.concatenate([x[:, 0, 0, 0] for x, _ in images.as_numpy_iterator()])
+    labels = np.concatenate([y for _, y in images.as_numpy_iterator()])
+    assert report.agreement == np.mean(first % 2 == first % 3)
+    assert report.top1 == np.mean(first % 2 == labels)
+    assert len({0.0, 1.0, report.agreement, report.top1}) == 4
+
+
+def test_latencies_are_medians_taken_in_turn():
+    order = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+    medians = median_latency_ms(runs, rounds=3)
+    assert order == list("ab") * 8
+    assert all(value >= 0 for value in medians.values())

@@ -1,0 +1,154 @@
+"""Which images are taken, and what each is used for."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras_vit_export import export
+from keras_vit_export.calibration import LEAST_IMAGES
+from keras_vit_export.exporter import Exporter, export_all
+from keras_vit_export.recipes import RECIPES
+from keras_vit_export.report import table
+from keras_vit_export.splits import find_splits
+
+from keras_vit.pipeline import array_source
+
+CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.calibrated]
+
+
+@pytest.mark.parametrize("recipe", CALIBRATED)
+def test_a_recipe_that_needs_images_says_so(recipe, model):
+    with pytest.raises(ValueError, match=f"'{recipe}' needs images"):
+        export(model, recipe)
+
+
+def test_too_few_images_are_refused(model, pixels):
+    with pytest.raises(
+        ValueError, match=f"at least {LEAST_IMAGES} images.*Received: 7"
+    ):
+        export(model, "static_int8", pixels[:7])
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 8, 3), (16, 8, 12, 1), (16, 12, 8, 3)])
+def test_images_of_another_shape_are_refused(shape, model):
+    with pytest.raises(ValueError, match=r"model's shape \(8, 12, 3\)"):
+        export(model, "static_int8", np.zeros(shape, "uint8"))
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_class_are_refused(label, model, pixels):
+    labels = np.full(len(pixels), label, "int32")
+    images = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8)
+    with pytest.raises(ValueError, match=r"Labels must be in 0\.\.2"):
+        export(model, "dynamic_int8", images)
+
+
+def test_labels_in_a_column_count_like_labels_in_a_row(model, pixels):
+    labels = np.arange(16, dtype="int64") % 3
+
+    def top1(labels):
+        images = tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8)
+        return export(model, "float32", images)[1].top1
+
+    assert top1(labels) == top1(labels[:, None])
+    with pytest.raises(ValueError, match="integers, one an image"):
+        top1(np.eye(3)[labels])
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, 256.0])
+def test_calibration_images_that_are_no_pixels_are_refused(wrong, model, pixels):
+    images = pixels.astype("float32")
+    images[3, 2, 1, 0] = wrong
+    with pytest.raises(ValueError, match=r"pixels in 0\.\.255"):
+        export(model, "static_int8", images)
+
+
+def test_a_data_set_without_end_is_refused(model, images):
+    with pytest.raises(ValueError, match="must end"):
+        export(model, "float32", images.repeat())
+
+
+def test_an_array_calibrates_and_measures_no_accuracy(model, pixels):
+    _, report = export(model, "static_int8", pixels)
+    assert report.top1 is None
+    assert report.splits == {
+        "calibration": {"split": "given", "images": 16},
+        "choice": {"split": "given", "images": 16},
+    }
+
+
+def test_ranges_come_from_training_choices_from_validation_figures_from_test(model):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (60, 8, 12, 3)).astype("uint8")
+    rows = {"train": range(30), "validation": range(30, 50), "test": range(50, 60)}
+    rows = {split: np.array(chosen) for split, chosen in rows.items()}
+    labels = rng.integers(0, 3, 60)
+    data = array_source("noise", ["a", "b", "c"], pixels, labels, rows).load()
+    exporter = Exporter(model, data)
+    shown = {image.tobytes() for image in exporter.splits.calibration}
+    assert shown == {image.tobytes() for image in pixels[:30]}
+    np.testing.assert_array_equal(exporter.splits.compared, pixels[30:50])
+    _, reports = exporter.check({"static_int8": exporter.convert("static_int8")})
+    assert reports["static_int8"].splits == {
+        "calibration": {"split": "train", "images": 30},
+        "choice": {"split": "validation", "images": 20},
+        "report": {"split": "test", "images": 10},
+    }
+    assert reports["static_int8"].images == 10
+
+
+def test_without_images_nothing_is_called_accuracy(model):
+    _, reports = export_all(model, ["float32"])
+    assert reports["float32"].top1 is None
+    assert reports["float32"].agreement is None
+    assert reports["float32"].max_difference < 1e-5
+    assert reports["float32"].splits == {}
+    assert "not measured" in table(reports)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "received"),
+    [
+        (["a.png", "b.png"], r"list of shape \(2,\)"),
+        (np.zeros((0, 8, 12, 3), "uint8"), r"\(0, 8, 12, 3\)"),
+        (np.zeros((8, 12, 3), "uint8"), r"\(8, 12, 3\)"),
+        (([[1]], [[1, 2], [3]]), "tuple"),
+    ],
+)
+def test_what_is_no_images_is_refused(wrong, received, model):
+    with pytest.raises(ValueError, match=f"ImageData.*Received: .*{received}"):
+        export(model, "static_int8", wrong)
+
+
+def test_data_sets_of_other_than_batches_with_labels_are_refused(model, pixels):
+    alone = tf.data.Dataset.from_tensor_slices(pixels)
+    pairs = tf.data.Dataset.from_tensor_slices((pixels, np.zeros(16, "int32")))
+    named = tf.data.Dataset.from_tensor_slices({"image": pixels})
+    for wrong in (alone, alone.batch(8), pairs, named):
+        with pytest.raises(ValueError, match="batches of images .* and labels"):
+            export(model, "float32", wrong)
+    with pytest.raises(ValueError, match="empty"):
+        export(model, "float32", pairs.batch(8).take(0))
+
+
+def test_calibration_images_are_the_same_in_every_epoch():
+    rng = np.random.default_rng(0)
+    pixels = np.arange(300 * 12, dtype="uint16").reshape(300, 2, 2, 3) % 251
+    rows = {"train": range(280), "validation": range(280, 290), "test": range(290, 300)}
+    rows = {split: np.array(chosen) for split, chosen in rows.items()}
+    labels = rng.integers(0, 2, 300)
+    source = array_source("noise", ["a", "b"], pixels.astype("uint8"), labels, rows)
+    data = source.load(seed=0)
+    first = find_splits(data)
+    for _ in data.train:
+        pass
+    again, other = find_splits(data), find_splits(source.load(seed=1))
+    np.testing.assert_array_equal(first.calibration, pixels[0:256:4])
+    np.testing.assert_array_equal(first.calibration, again.calibration)
+    np.testing.assert_array_equal(first.calibration, other.calibration)
+    assert first.counts["calibration"] == {"split": "train", "images": 64}
+
+
+def test_a_recipe_with_nothing_to_choose_names_no_images_of_choice(model, images):
+    _, reports = export_all(model, ["int16x8", "static_int8"], images)
+    assert "choice" not in reports["int16x8"].splits
+    assert reports["static_int8"].splits["choice"]["images"] == 16
