@@ -94,7 +94,7 @@ def _computes(graph: Graph, model: keras.Model) -> bool:
     rng = np.random.default_rng(0)
     shape = (1, *graph.image_shape)
     images = [rng.uniform(0, high, shape) for high in (255, 25)] + [np.full(shape, 255)]
-    before = keras.Model(model.input, _logits_of(model))
+    before = keras.Model(model.inputs[0], _logits_of(model))
     expected = np.asarray(before(np.concatenate(images), training=False))
     got = [logits(graph, tf.constant(image, tf.float32)) for image in images]
     error = np.abs(np.concatenate(got) - expected).max()
