@@ -248,14 +248,19 @@ def latencies(
 def median_latency_ms(
     runs: Mapping[Any, Callable[[], object]], rounds: int = LATENCY_ROUNDS
 ) -> dict[Any, float]:
-    """Median milliseconds of each call, taken in turn so that noise hits all alike."""
+    """Median milliseconds of each call, taken in turn so that noise hits all alike.
+
+    Each is called once before it is timed: the others have left the caches full of
+    their own weights, which makes a model of a tenth of a millisecond look twice as slow.
+    """
     times = {name: [] for name in runs}
     start = time.perf_counter()
     for turn in range(-5, rounds):
         for name, run in runs.items():
+            run()
             begin = time.perf_counter()
             run()
-            if turn >= 0:  # the first calls warm caches up
+            if turn >= 0:  # the first turns warm up
                 times[name].append(1000 * (time.perf_counter() - begin))
         enough = turn + 1 >= _LEAST_ROUNDS
         if enough and time.perf_counter() - start > _LATENCY_SECONDS:
