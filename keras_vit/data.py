@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit import folders
+from keras_vit.batches import Split
 from keras_vit.config import Preprocessing, check_choice
 from keras_vit.pipeline import (
     ImageData,
     ImageSource,
-    Split,
     array_source,
     make_split,
 )

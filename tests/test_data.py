@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit import Preprocessing, load_data, pipeline
+from keras_vit import batches as batches_module
 from keras_vit.data import _tfds_slices, hold_out
 from keras_vit_pixels import fit_image, open_image
 
@@ -126,7 +127,7 @@ def test_a_folder_too_large_for_memory_is_shuffled_whole(tmp_path, monkeypatch):
             path = tmp_path / name / f"{index}.png"
             Image.new("L", (2, 2), value).save(path)
     monkeypatch.setattr(pipeline, "CACHE_BYTES", 0)
-    monkeypatch.setattr(pipeline, "SHUFFLE_WINDOW", 4)
+    monkeypatch.setattr(batches_module, "SHUFFLE_WINDOW", 4)
     data = load_data(str(tmp_path), batch_size=16)
     first_epoch = batches(data.train)
     mixed = [0.1 < labels.mean() < 0.9 for _, labels in first_epoch]

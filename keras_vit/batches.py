@@ -1,0 +1,199 @@
+"""Batches of training images, in an order that follows from the seed and the step alone.
+
+Training can therefore start at any step, in any process, without anything of the
+pipeline having been stored.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+# Examples that come from a disk are shuffled in a window of this many.
+SHUFFLE_WINDOW = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Examples that are not decoded yet.
+
+    Attributes:
+        examples: Pairs of whatever `ImageSource.decode` takes and an int32 label.
+        count: Number of examples.
+        arrays: The same as two arrays, where they are in memory, or `None`.
+    """
+
+    examples: tf.data.Dataset
+    count: int
+    arrays: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Training images that can be gone through from any step on.
+
+    Attributes:
+        split: Where they come from.
+        prepare: One raw example and its label -> uint8 `(height, width, c)` and label.
+        batch_size: Images a step, over all workers; all of them if there are fewer.
+        seed: Seed of their order.
+        keep: Whether decoded images are kept in memory.
+    """
+
+    split: Split
+    prepare: Callable
+    batch_size: int
+    seed: int
+    keep: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of an epoch: a last, smaller one would make XLA compile anew."""
+        return max(self.split.count // self.batch_size, 1)
+
+    @property
+    def passes(self) -> tf.data.Dataset:
+        """A data set of batches that is the next epoch whenever it is gone through."""
+        number = itertools.count()
+
+        def batches():
+            first = next(number) * self.steps_per_epoch
+            steps = self.steps(first, first + self.steps_per_epoch)
+            for _, images, labels in steps.as_numpy_iterator():
+                yield images, labels
+
+        signature = self.steps(0, 1).element_spec[1:]
+        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        length = tf.data.experimental.assert_cardinality(self.steps_per_epoch)
+        return dataset.apply(length).prefetch(tf.data.AUTOTUNE)
+
+    def steps(
+        self,
+        first: int,
+        last: int,
+        *,
+        repeats: int = 1,
+        worker: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        """The batches from a step up to, not including, another.
+
+        Args:
+            first: Number of the first step, counted from the start of training.
+            last: Number of the step after the last one.
+            repeats: How often an image comes in its batch; an epoch stays as long, so
+                it shows so many images fewer. Source:
+                https://arxiv.org/abs/1902.05509, section 3.2 (repeated augmentation).
+            worker: (index, count): of each batch every `count`-th image from the
+                `index`-th on.
+
+        Returns:
+            Of each step its number, int64 `()`; images, uint8 `(b, height, width, c)`;
+            and labels, int32 `(b,)`.
+        """
+        arrays = self._kept if self.keep else self.split.arrays
+        if arrays is None:
+            batches = self._streamed(first, last, repeats, worker)
+        else:
+            batches = self._gathered(arrays, first, last, repeats, worker)
+        if not self.keep:
+            batches = batches.map(
+                self._decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            )
+        length = tf.data.experimental.assert_cardinality(last - first)
+        return batches.apply(length)
+
+    @functools.cached_property
+    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+        decoded = self.split.examples.map(
+            self.prepare, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        parts = list(decoded.batch(1024).as_numpy_iterator())
+        images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return images, labels
+
+    def _gathered(self, arrays, first, last, repeats, worker) -> tf.data.Dataset:
+        images, labels = arrays
+
+        def batches():
+            for step, rows in self._rows(first, last, repeats, worker):
+                yield step, images[rows], labels[rows]
+
+        size = len(range(worker[0], self._size, worker[1]))
+        kind = tf.as_dtype(images.dtype) if images.dtype.kind == "u" else tf.string
+        signature = (
+            tf.TensorSpec((), tf.int64),
+            tf.TensorSpec((size, *images.shape[1:]), kind),
+            tf.TensorSpec((size,), tf.int32),
+        )
+        return tf.data.Dataset.from_generator(batches, output_signature=signature)
+
+    def _rows(self, first, last, repeats, worker) -> Iterator[tuple[int, np.ndarray]]:
+        """Of each step its number and the rows of its images."""
+        index, workers = worker
+        order = functools.lru_cache(1)(
+            lambda epoch: epoch_order(self.split.count, self.seed, epoch, repeats)
+        )
+        for step in range(first, last):
+            epoch, place = divmod(step, self.steps_per_epoch)
+            rows = order(epoch)[place * self._size : (place + 1) * self._size]
+            yield step, rows[index::workers]
+
+    def _streamed(self, first, last, repeats, worker) -> tf.data.Dataset:
+        """Batches of examples that pass by on a disk, shuffled in a window."""
+        index, workers = worker
+
+        def batches():
+            step = first
+            while step < last:
+                epoch, place = divmod(step, self.steps_per_epoch)
+                passing = self._passing(epoch, repeats).skip(place).take(last - step)
+                for raw, labels in passing.as_numpy_iterator():
+                    yield step, raw[index::workers], labels[index::workers]
+                    step += 1
+
+        size = len(range(index, self._size, workers))
+        parts = (
+            tf.TensorSpec((size, *spec.shape), spec.dtype)
+            for spec in self.split.examples.element_spec
+        )
+        signature = (tf.TensorSpec((), tf.int64), *parts)
+        return tf.data.Dataset.from_generator(batches, output_signature=signature)
+
+    def _passing(self, epoch: int, repeats: int) -> tf.data.Dataset:
+        examples = self.split.examples.shuffle(
+            SHUFFLE_WINDOW, seed=self.seed * 1_000_003 + epoch
+        )
+        if repeats > 1:
+            examples = examples.flat_map(
+                lambda *example: tf.data.Dataset.from_tensors(example).repeat(repeats)
+            )
+        whole = examples.batch(self._size, drop_remainder=True)
+        return whole.take(self.steps_per_epoch)
+
+    def _decoded(self, step, raw, labels):
+        images = tf.map_fn(
+            lambda one: self.prepare(one, tf.constant(0))[0],
+            raw,
+            fn_output_signature=self._image_spec,
+        )
+        return step, images, labels
+
+    @functools.cached_property
+    def _image_spec(self) -> tf.TensorSpec:
+        return self.split.examples.map(self.prepare).element_spec[0]
+
+    @property
+    def _size(self) -> int:
+        return min(self.batch_size, self.split.count)
+
+
+def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> np.ndarray:
+    """Rows of an epoch's images in their order, each `repeats` times in a row.
+
+    An epoch stays `count` rows long.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    return np.repeat(order, repeats)[:count]
