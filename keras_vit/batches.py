@@ -56,33 +56,23 @@ class TrainingImages:
 
     @property
     def passes(self) -> tf.data.Dataset:
-        """A data set of batches that is the next epoch whenever it is gone through."""
+        """Batches of images and labels; the next epoch whenever they are gone through."""
         number = itertools.count()
-
-        def batches():
-            first = next(number) * self.steps_per_epoch
-            steps = self.steps(first, first + self.steps_per_epoch)
-            for _, images, labels in steps.as_numpy_iterator():
-                yield images, labels
-
-        signature = self.steps(0, 1).element_spec[1:]
-        dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        batches = self.epochs(lambda: next(number) * self.steps_per_epoch)
         length = tf.data.experimental.assert_cardinality(self.steps_per_epoch)
-        return dataset.apply(length).prefetch(tf.data.AUTOTUNE)
+        whole = batches.map(lambda step, images, labels: (images, labels))
+        return whole.apply(length).prefetch(tf.data.AUTOTUNE)
 
-    def steps(
-        self,
-        first: int,
-        last: int,
-        *,
-        repeats: int = 1,
-        worker: tuple[int, int] = (0, 1),
-    ) -> tf.data.Dataset:
-        """The batches from a step up to, not including, another.
+    def steps(self, first: int, last: int, **options) -> tf.data.Dataset:
+        """The batches from a step up to, not including, another; see `epochs`."""
+        length = tf.data.experimental.assert_cardinality(last - first)
+        return self._batches(lambda: (first, last), **options).apply(length)
+
+    def epochs(self, done: Callable[[], int], **options) -> tf.data.Dataset:
+        """The batches of one epoch, or of what is left of it, whenever gone through.
 
         Args:
-            first: Number of the first step, counted from the start of training.
-            last: Number of the step after the last one.
+            done: Gives the number of steps done so far, when a pass begins.
             repeats: How often an image comes in its batch; an epoch stays as long, so
                 it shows so many images fewer. Source:
                 https://arxiv.org/abs/1902.05509, section 3.2 (repeated augmentation).
@@ -93,17 +83,24 @@ class TrainingImages:
             Of each step its number, int64 `()`; images, uint8 `(b, height, width, c)`;
             and labels, int32 `(b,)`.
         """
+
+        def bounds():
+            first = done()
+            return first, (first // self.steps_per_epoch + 1) * self.steps_per_epoch
+
+        return self._batches(bounds, **options)
+
+    def _batches(self, bounds, repeats: int = 1, worker: tuple[int, int] = (0, 1)):
         arrays = self._kept if self.keep else self.split.arrays
         if arrays is None:
-            batches = self._streamed(first, last, repeats, worker)
+            batches = self._streamed(bounds, repeats, worker)
         else:
-            batches = self._gathered(arrays, first, last, repeats, worker)
-        if not self.keep:
-            batches = batches.map(
-                self._decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-            )
-        length = tf.data.experimental.assert_cardinality(last - first)
-        return batches.apply(length)
+            batches = self._gathered(arrays, bounds, repeats, worker)
+        if self.keep:
+            return batches
+        return batches.map(
+            self._decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
 
     @functools.cached_property
     def _kept(self) -> tuple[np.ndarray, np.ndarray]:
@@ -114,11 +111,11 @@ class TrainingImages:
         images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
         return images, labels
 
-    def _gathered(self, arrays, first, last, repeats, worker) -> tf.data.Dataset:
+    def _gathered(self, arrays, bounds, repeats, worker) -> tf.data.Dataset:
         images, labels = arrays
 
         def batches():
-            for step, rows in self._rows(first, last, repeats, worker):
+            for step, rows in self._rows(*bounds(), repeats, worker):
                 yield step, images[rows], labels[rows]
 
         size = len(range(worker[0], self._size, worker[1]))
@@ -141,12 +138,12 @@ class TrainingImages:
             rows = order(epoch)[place * self._size : (place + 1) * self._size]
             yield step, rows[index::workers]
 
-    def _streamed(self, first, last, repeats, worker) -> tf.data.Dataset:
+    def _streamed(self, bounds, repeats, worker) -> tf.data.Dataset:
         """Batches of examples that pass by on a disk, shuffled in a window."""
         index, workers = worker
 
         def batches():
-            step = first
+            step, last = bounds()
             while step < last:
                 epoch, place = divmod(step, self.steps_per_epoch)
                 passing = self._passing(epoch, repeats).skip(place).take(last - step)

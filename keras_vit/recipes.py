@@ -1,0 +1,123 @@
+"""How to train: what published recipes set, as data. Standard library only."""
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """How to train a Vision Transformer; the defaults suit a small one from scratch.
+
+    Args:
+        epochs: Passes over the training images.
+        learning_rate: Peak of the learning rate, reached after the warm-up; it then
+            falls to zero along a cosine.
+        warmup: Part of all steps in which the learning rate rises from zero.
+        weight_decay: AdamW's decay, of weight matrices only.
+        clip_norm: Largest norm of all gradients together; 0 for no limit.
+        label_smoothing: Part of the target spread evenly over all classes.
+        ema_momentum: Momentum of the moving average of the weights, a step; the average
+            is what is validated and kept. 0 for none.
+        translation: Largest random shift, as a part of the image's side.
+        flip: Whether images are mirrored at random; wrong for digits and letters.
+        rand_augment: Strength, 0..1, of two random changes of shape or colour, the same
+            two for all images of a batch; 0 for none.
+        random_erasing: Part of the images that have a random rectangle erased.
+        mixup: Alpha of MixUp; 0 for none.
+        cutmix: Alpha of CutMix; 0 for none. With both, a batch has the one or the other.
+        repeats: How often an image comes in its batch, each time augmented anew.
+
+    Raises:
+        ValueError: If a field is out of its range.
+
+    Sources of the defaults: https://arxiv.org/abs/2012.12877, table 9, and
+        https://arxiv.org/abs/2104.05704, section 4, in their lightest form.
+    """
+
+    epochs: int = 60
+    learning_rate: float = 3e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.05
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.1
+    ema_momentum: float = 0.99
+    translation: float = 0.125
+    flip: bool = False
+    rand_augment: float = 0.0
+    random_erasing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    repeats: int = 1
+
+    def __post_init__(self):
+        for name in ("epochs", "repeats"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer >= 1. Received: {value}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(
+                f"learning_rate must be positive. Received: {self.learning_rate}"
+            )
+        for name in ("weight_decay", "clip_norm", "mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} must not be negative. Received: {getattr(self, name)}"
+                )
+        for name in ("warmup", "label_smoothing", "ema_momentum", "translation"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(
+                    f"{name} must be in [0, 1). Received: {getattr(self, name)}"
+                )
+        for name in ("rand_augment", "random_erasing"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(
+                    f"{name} must be in [0, 1]. Received: {getattr(self, name)}"
+                )
+
+
+RECIPES: dict[str, TrainingRecipe] = {
+    # Ours: some tens of epochs on thousands of small images.
+    "small": TrainingRecipe(),
+    # CCT: https://arxiv.org/abs/2104.05704, appendix, table of hyperparameters.
+    "scratch_small": TrainingRecipe(
+        epochs=200,
+        learning_rate=6e-4,
+        warmup=0.05,
+        weight_decay=0.06,
+        ema_momentum=0.999,
+        flip=True,
+        rand_augment=0.5,
+        random_erasing=0.25,
+        mixup=0.8,
+        cutmix=1.0,
+    ),
+    # DeiT: https://arxiv.org/abs/2012.12877, table 9; the rate is that of batch 512.
+    "deit": TrainingRecipe(
+        epochs=300,
+        learning_rate=5e-4,
+        warmup=5 / 300,
+        ema_momentum=0.99996,
+        translation=0.0,
+        flip=True,
+        rand_augment=0.9,
+        random_erasing=0.25,
+        mixup=0.8,
+        cutmix=1.0,
+        repeats=3,
+    ),
+    # AugReg, its "medium2": https://arxiv.org/abs/2106.10270, section 3.3 and table 3.
+    "augreg": TrainingRecipe(
+        epochs=300,
+        learning_rate=1e-3,
+        warmup=0.03,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        label_smoothing=0.0,
+        ema_momentum=0.0,
+        translation=0.0,
+        flip=True,
+        rand_augment=0.5,
+        mixup=0.5,
+    ),
+}
+DEFAULT_RECIPE = "small"
