@@ -9,7 +9,8 @@ from keras_vit.data import load_data
 from keras_vit.evaluation import Evaluation
 from keras_vit.model import build_vit, config_of
 from keras_vit.pipeline import ImageData
-from keras_vit.training import TrainingRecipe, TrainingRun, evaluate, train
+from keras_vit.recipes import TrainingRecipe
+from keras_vit.training import TrainingRun, evaluate, train
 
 __all__ = [
     "Evaluation",

@@ -1,6 +1,7 @@
 """The folder of a training run: what it holds and when it may be written."""
 
 import csv
+import json
 import pathlib
 from typing import Any
 
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit import pictures
+from keras_vit import checkpoints, pictures
 from keras_vit.evaluation import Evaluation
 from keras_vit.files import write_json
 from keras_vit.pipeline import ImageData
@@ -26,14 +27,75 @@ def new_folder(path: str | pathlib.Path) -> pathlib.Path:
     return path
 
 
+def open_folder(
+    path: str | pathlib.Path, settings: dict[str, Any], resume: bool
+) -> pathlib.Path:
+    """Makes the folder of a run, or finds it again.
+
+    Args:
+        path: Where it is.
+        settings: What decides about the run; `run.json` holds it from the first moment.
+        resume: Whether it must be there.
+
+    Raises:
+        ValueError: If it is there and must not be, or the other way round, or was made
+            with other settings.
+    """
+    if not resume:
+        folder = new_folder(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "run.json", settings)
+        return folder
+    folder = pathlib.Path(path)
+    stored = read_settings(folder)
+    given = _flat(json.loads(json.dumps(settings)))
+    stored = _flat({name: stored.get(name) for name in settings})
+    differing = [
+        f"{name} was {stored.get(name)!r}, is {given.get(name)!r}"
+        for name in sorted(stored.keys() | given.keys())
+        if stored.get(name) != given.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"'{folder}' was begun with other settings: {'; '.join(differing)}"
+        )
+    return folder
+
+
+def read_settings(folder: pathlib.Path) -> dict[str, Any]:
+    """What an unfinished run was begun with.
+
+    Raises:
+        ValueError: If there is no run, or it is finished.
+    """
+    if not (folder / "run.json").is_file():
+        raise ValueError(f"There is no run to resume in '{folder}'.")
+    stored = json.loads((folder / "run.json").read_text())
+    if "top1" in stored:
+        raise ValueError(f"The run in '{folder}' is finished.")
+    return stored
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
 def leave_what_was_finished(folder: pathlib.Path) -> None:
     """After an interruption: curves of the finished epochs, or no folder at all."""
     if (folder / "model.keras").exists():
         pictures.draw_curves(_read_history(folder), folder / "curves.png")
         return
-    (folder / "history.csv").unlink(missing_ok=True)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    if not checkpoints.newest(folder):
+        for name in ("history.csv", "run.json"):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _read_history(folder) -> dict[str, list[float]]:
@@ -42,38 +104,40 @@ def _read_history(folder) -> dict[str, list[float]]:
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
 
 
-def write(
+def finish(
     folder: pathlib.Path,
     data: ImageData,
     history: dict[str, list[float]],
     evaluation: Evaluation,
-    settings: dict[str, Any],
+    best_epoch: int,
+    pace: dict[str, float],
 ) -> None:
-    """Writes the pictures and `run.json` of a finished run.
+    """Writes the pictures of a finished run and completes `run.json`.
 
     Args:
         folder: The run's folder.
         data: What it was trained on.
         history: Loss and accuracy of each epoch, by column.
         evaluation: Predictions of the test images.
-        settings: What else `run.json` says.
+        best_epoch: Number of the epoch whose weights were kept.
+        pace: Speed, waiting and memory of the training.
     """
-    write_json(
-        folder / "run.json",
-        dict(
-            dataset=data.name,
-            counts=data.counts,
-            top1=evaluation.top1,
-            top5=evaluation.top5,
-            val_top1=max(history["val_accuracy"]),
-            epochs=len(history["loss"]),
-            **settings,
-            versions={"keras": keras.__version__, "tensorflow": tf.__version__},
-        ),
-    )
     pictures.draw_curves(history, folder / "curves.png")
     pictures.draw_confusion(evaluation, folder / "confusion.png")
     draw_test_page(data.test, evaluation, folder / "predictions.png")
+    settings = json.loads((folder / "run.json").read_text())
+    figures = {
+        "top1": evaluation.top1,
+        "top5": evaluation.top5,
+        "val_top1": max(history["val_accuracy"]),
+        "epochs": len(history["loss"]),
+        "best_epoch": best_epoch,
+    }
+    versions = {"keras": keras.__version__, "tensorflow": tf.__version__}
+    # Last: a run without top-1 is not finished.
+    write_json(
+        folder / "run.json", {**settings, **figures, **pace, "versions": versions}
+    )
 
 
 def draw_test_page(

@@ -11,10 +11,21 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A module may import those of its own rank and below.
 RANKS = [
     {"keras_vit_pixels"},
-    {"keras_vit.config", "keras_vit.evaluation", "keras_vit.batches"},
-    {"keras_vit.layers", "keras_vit.files", "keras_vit.folders"},
+    {
+        "keras_vit.config",
+        "keras_vit.evaluation",
+        "keras_vit.batches",
+        "keras_vit.recipes",
+    },
+    {
+        "keras_vit.layers",
+        "keras_vit.files",
+        "keras_vit.folders",
+        "keras_vit.augmentation",
+        "keras_vit.checkpoints",
+    },
     {"keras_vit.model", "keras_vit.pictures", "keras_vit.pipeline"},
-    {"keras_vit.data"},
+    {"keras_vit.data", "keras_vit.callbacks"},
     {"keras_vit.runs"},
     {"keras_vit.training"},
     {"keras_vit"},

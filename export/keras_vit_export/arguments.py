@@ -6,6 +6,7 @@ TensorFlow.
 
 import argparse
 import contextlib
+import dataclasses
 import math
 import os
 import pathlib
@@ -67,6 +68,64 @@ def new_config(
             math.ceil(length / patch) * patch for length in (height, width)
         )
     return ViTConfig.from_variant(variant, image_size=(height, width), **config)
+
+
+def new_plan(options: argparse.Namespace) -> dict[str, Any]:
+    """What `train` trains, on what and how, by its options."""
+    from keras_vit.config import check_choice
+    from keras_vit.recipes import DEFAULT_RECIPE, RECIPES
+
+    if options.dataset is None:
+        raise ValueError("--dataset is needed.")
+    check_choice("--recipe", options.recipe or DEFAULT_RECIPE, RECIPES)
+    recipe = RECIPES[options.recipe or DEFAULT_RECIPE]
+    recipe = dataclasses.replace(recipe, **_changed(options))
+    source = find_source(options)
+    resize = options.resize or "stretch"
+    return {
+        "source": source,
+        "config": new_config(source, options.variant, options.image_size, resize),
+        "recipe": recipe,
+        "batch_size": 64 if options.batch_size is None else options.batch_size,
+        "seed": options.seed or 0,
+    }
+
+
+def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> dict[str, Any]:
+    """The plan of a run that was begun, with options that were given again.
+
+    `train` finds out whether they are the same.
+    """
+    from keras_vit import TrainingRecipe, ViTConfig
+    from keras_vit.recipes import RECIPES
+
+    options.dataset = options.dataset or stored["dataset"]
+    source = find_source(options)
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in stored["config"].items()
+    }
+    config = ViTConfig(**fields)
+    if options.variant or options.image_size or options.resize:
+        resize = options.resize or config.resize
+        size = options.image_size or config.image_size
+        config = new_config(source, options.variant, size, resize)
+    recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
+    batch_size, seed = options.batch_size, options.seed
+    return {
+        "source": source,
+        "config": config,
+        "recipe": dataclasses.replace(recipe, **_changed(options)),
+        "batch_size": stored["batch_size"] if batch_size is None else batch_size,
+        "seed": stored["seed"] if seed is None else seed,
+    }
+
+
+def _changed(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of a training recipe that options change."""
+    given = {name: getattr(options, name) for name in ("epochs", "learning_rate")}
+    given["flip"] = options.flip or None
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def open_model(path: pathlib.Path) -> "AnyClassifier":

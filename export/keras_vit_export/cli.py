@@ -76,7 +76,11 @@ def _add_demo(commands) -> None:
 
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a model on labelled images")
-    _add_dataset(train, required=True)
+    _add_dataset(train, required=False)
+    train.add_argument(
+        "--recipe",
+        help="small (default), scratch_small, deit or augreg; the options below change it",
+    )
     train.add_argument(
         "--variant",
         help="size and patch side, such as nano/2, micro/4 or Ti/16 "
@@ -89,21 +93,34 @@ def _add_train(commands) -> None:
         help="side of the square the model sees, or HEIGHTxWIDTH "
         "(default: that of the images up to 64 pixels, else 224)",
     )
-    train.add_argument("--epochs", type=int, default=60, help="default: 60")
-    train.add_argument("--batch-size", type=int, default=64, help="default: 64")
-    train.add_argument("--learning-rate", type=float, help="peak (default: 0.003)")
+    train.add_argument("--epochs", type=int, help="default: the recipe's")
+    train.add_argument("--batch-size", type=int, help="default: 64")
+    train.add_argument(
+        "--learning-rate", type=float, help="peak (default: the recipe's)"
+    )
     train.add_argument(
         "--flip", action="store_true", help="mirror images at random in training"
     )
     train.add_argument(
         "--resize",
-        default="stretch",
         help="stretch (default) or crop, which keeps proportions",
     )
+    train.add_argument("--output", type=pathlib.Path, metavar="RUN", help="new folder")
     train.add_argument(
-        "--output", type=pathlib.Path, metavar="RUN", required=True, help="new folder"
+        "--resume",
+        type=pathlib.Path,
+        metavar="RUN",
+        help="go on with a run that was interrupted, from its newest checkpoint",
     )
-    _add_seed_and_json(train)
+    train.add_argument(
+        "--checkpoint-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write a checkpoint every N steps too (default: when an epoch begins)",
+    )
+    train.add_argument("--seed", type=int, help="default: 0")
+    _add_json(train)
 
 
 def _add_evaluate(commands) -> None:

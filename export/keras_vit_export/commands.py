@@ -13,11 +13,12 @@ import sys
 from keras_vit_export.arguments import (
     check_writable,
     data_for,
-    find_source,
     image_paths,
     new_config,
+    new_plan,
     next_free,
     open_model,
+    resumed_plan,
     write_bytes,
     write_json,
     write_together,
@@ -57,31 +58,41 @@ def demo(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """A data set -> run folder with the best model and its pictures."""
+    if (options.output is None) == (options.resume is None):
+        raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
-        import keras_vit
-        from keras_vit.runs import new_folder
-    folder = new_folder(options.output)
-    changed = {"flip": options.flip}
-    if options.learning_rate is not None:
-        changed["learning_rate"] = options.learning_rate
-    recipe = keras_vit.TrainingRecipe(epochs=options.epochs, **changed)
-    source = find_source(options)
-    config = new_config(source, options.variant, options.image_size, options.resize)
+        import keras_vit  # noqa: F401 - registers the layers
+        from keras_vit.runs import new_folder, read_settings
+    if options.resume:
+        folder = options.resume
+        planned = resumed_plan(options, read_settings(folder))
+    else:
+        folder = new_folder(options.output)
+        planned = new_plan(options)
     try:
         _, data, run = _train(
-            source, config, recipe, options.seed, options.batch_size, folder
+            **planned,
+            folder=folder,
+            resume=options.resume is not None,
+            checkpoint_steps=options.checkpoint_steps,
         )
     except KeyboardInterrupt:
         kept = folder / "model.keras"
         raise KeyboardInterrupt(
-            f"'{kept}' is the best model so far."
+            f"'{kept}' is the best model so far; --resume {folder} goes on."
             if kept.exists()
             else "No epoch was finished, so nothing was kept."
         ) from None
     top1 = run.evaluation.top1
     print(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
     print(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
-    write_json(options.json, {"top1": top1, "best_epoch": run.best_epoch})
+    print(
+        f"{run.pace['images_per_second']:.0f} images a second, "
+        f"{run.pace['waiting']:.1%} of the time waiting for them; peak memory "
+        f"{run.pace['peak_memory_bytes'] / 1e9:.1f} GB"
+    )
+    figures = {"top1": top1, "best_epoch": run.best_epoch, **run.pace}
+    write_json(options.json, figures)
     return 0
 
 
@@ -199,7 +210,7 @@ def classify(options: argparse.Namespace) -> int:
     return 2 if unreadable else 0
 
 
-def _train(source, config, recipe, seed, batch_size, folder):
+def _train(source, config, recipe, seed, batch_size, folder, **options):
     """Builds and trains; the seed covers the first weights too."""
     import keras
 
@@ -214,7 +225,7 @@ def _train(source, config, recipe, seed, batch_size, folder):
         + f" images in {len(data.class_names)} classes."
     )
     with quiet():
-        run = keras_vit.train(model, data, recipe, output=folder, seed=seed)
+        run = keras_vit.train(model, data, recipe, output=folder, seed=seed, **options)
     return model, data, run
 
 

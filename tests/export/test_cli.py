@@ -10,7 +10,7 @@ import pytest
 from keras_vit_export.cli import main
 from PIL import Image
 
-from .conftest import run
+from .conftest import complaint, run
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,8 @@ def test_an_interrupted_training_keeps_the_best_model(tmp_path):
     assert "is the best model so far" in errors.splitlines()[-1]
     assert "Traceback" not in errors
     names = {path.name for path in folder.iterdir()}
-    assert names == {"model.keras", "history.csv", "curves.png"}
+    kept = {"model.keras", "history.csv", "curves.png", "run.json"}
+    assert names - {"checkpoints"} == kept
     assert main(["evaluate", str(folder / "model.keras"), "--dataset", "digits"]) == 0
 
 
@@ -208,3 +209,35 @@ def test_help_is_quick():
 
     # Half a second on an idle machine; the test below holds what makes it so.
     assert min(seconds() for _ in range(5)) < 1.0
+
+
+def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
+    tmp_path, capfd, monkeypatch
+):
+    from keras_vit.callbacks import Progress
+
+    def interrupt(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    arguments = ["train", "--dataset", "digits", "--variant", "nano/4", "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_epoch_begin", interrupt)
+        assert main([*arguments, "--output", str(folder)]) == 130
+    assert f"--resume {folder} goes on" in capfd.readouterr().err
+    line = complaint(capfd, "train", "--resume", folder, "--epochs", 3, "--seed", 4)
+    assert "recipe.epochs was 2, is 3" in line and "seed was 0, is 4" in line
+    figures = tmp_path / "figures.json"
+    assert main(["train", "--resume", str(folder), "--json", str(figures)]) == 0
+    out = capfd.readouterr().out
+    assert "images a second" in out and "waiting" in out
+    assert json.loads(figures.read_text())["images_per_second"] > 0
+    assert "finished" in complaint(capfd, "train", "--resume", folder)
+
+
+def test_help_names_every_training_recipe():
+    from keras_vit.recipes import RECIPES
+
+    text = run("train", "--help").stdout
+    assert all(name in text for name in RECIPES)

@@ -1,0 +1,238 @@
+"""What happens beside the training steps: averaging, history, best model, checkpoints."""
+
+import csv
+import io
+import pathlib
+import resource
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_vit import checkpoints
+from keras_vit.files import load_model, save_model, whole_file
+
+
+class Progress(keras.callbacks.Callback):
+    """Counts the steps, and ends training at one whose loss is no number.
+
+    Args:
+        done: Number of steps done before.
+    """
+
+    def __init__(self, done: int = 0):
+        super().__init__()
+        self.done = done
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.done += 1
+        if not np.isfinite(float(logs["loss"])):
+            raise RuntimeError(
+                f"The loss became {float(logs['loss'])} at step {self.done}; a lower "
+                "learning rate may help."
+            )
+
+
+class AveragedWeights(keras.callbacks.SwapEMAWeights):
+    """Validates and saves the moving average of the weights, to the last bit.
+
+    Keras' own callback swaps two numbers by adding and subtracting them, which rounds:
+    what is saved would not quite be what was validated.
+    """
+
+    def __init__(self):
+        super().__init__(swap_on_epoch=True)
+
+    def _tf_swap_variables(self, optimizer: keras.optimizers.Optimizer) -> None:
+        for variable, average in zip(
+            optimizer._trainable_variables,
+            optimizer._model_variables_moving_average,
+            strict=True,
+        ):
+            value = tf.identity(variable.value)
+            variable.assign(average.value)
+            average.assign(value)
+
+
+class History(keras.callbacks.Callback):
+    """One row for each epoch, also as `history.csv`, which is whole at any moment.
+
+    Args:
+        path: Where the file goes, or `None`.
+        rows: Those of the epochs before.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path | None = None,
+        rows: list[dict[str, float]] | None = None,
+    ):
+        super().__init__()
+        self.path = path
+        self.rows = list(rows or [])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        figures = {name: float(value) for name, value in sorted(logs.items())}
+        self.rows.append({"epoch": epoch + 1, **figures})
+        if self.path:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            with whole_file(self.path) as partial:
+                partial.write_text(text.getvalue())
+
+    @property
+    def columns(self) -> dict[str, list[float]]:
+        """Figures of all epochs by name."""
+        names = self.rows[0] if self.rows else ()
+        return {name: [row[name] for row in self.rows] for name in names}
+
+
+class BestModel(keras.callbacks.Callback):
+    """Keeps the weights of the best epoch, and a whole `.keras` file of them.
+
+    Best is the highest accuracy on the validation images and, among equals, the lowest
+    loss. Keras' own ModelCheckpoint writes in place, so a kill while it writes loses the
+    best model; it also keeps the first of equally accurate epochs.
+
+    Args:
+        path: Where the `.keras` file goes, or `None`.
+        epoch: Number of the best epoch before, or 0.
+        score: Its accuracy and negative loss, or `None`.
+    """
+
+    def __init__(
+        self,
+        path: pathlib.Path | None = None,
+        epoch: int = 0,
+        score: tuple[float, float] | None = None,
+    ):
+        super().__init__()
+        self.path = path
+        self.epoch = epoch
+        self.score = score and tuple(score)
+        self._weights = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        score = (float(logs["val_accuracy"]), -float(logs["val_loss"]))
+        if not np.isfinite(score[1]):
+            return
+        if self.score is not None and not score > self.score:
+            return
+        self.epoch, self.score = epoch + 1, score
+        self._weights = self.model.get_weights()
+        if self.path:
+            save_model(self.model, self.path)
+
+    def restore(self) -> None:
+        """Gives the model the best weights back."""
+        if self._weights is None:  # of an epoch before this process
+            self._weights = load_model(self.path).get_weights()
+        self.model.set_weights(self._weights)
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Writes a checkpoint when an epoch begins, and every so many steps.
+
+    Stands behind `Progress` and `AveragedWeights`.
+
+    Args:
+        run: The run's folder.
+        steps_per_epoch: Steps of an epoch.
+        every: Steps between checkpoints within an epoch; 0 for none.
+        progress: Says how many steps are done.
+        history: Its rows go into the checkpoint.
+        best: Its score goes into the checkpoint.
+    """
+
+    def __init__(
+        self,
+        run: pathlib.Path,
+        steps_per_epoch: int,
+        every: int,
+        progress: Progress,
+        history: History,
+        best: BestModel,
+    ):
+        super().__init__()
+        self.run = run
+        self.steps_per_epoch = steps_per_epoch
+        self.every = every
+        self.progress = progress
+        self.history = history
+        self.best = best
+        self._resumed = progress.done > 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        if self._resumed:
+            # Keras has just set the metrics to zero; half an epoch may be in them.
+            checkpoints.restore(self.run, self.model)
+            self._resumed = False
+        elif self.progress.done:
+            self._save()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        between = self.progress.done % self.steps_per_epoch
+        if self.every and between and between % self.every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        best = {"epoch": self.best.epoch, "score": self.best.score}
+        notes = {"history": self.history.rows, "best": best}
+        checkpoints.save(self.run, self.model, self.progress.done, notes)
+
+
+class Pace(keras.callbacks.Callback):
+    """How fast the steps were, and how long they waited for their images.
+
+    Args:
+        batch_size: Images a step.
+    """
+
+    def __init__(self, batch_size: int):
+        super().__init__()
+        self.batch_size = batch_size
+        self._made: list[float] = []
+        self._spans: list[tuple[float, float]] = []
+        self._begin = 0.0
+
+    def stamp(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """The batches, noting when each was made."""
+
+        def note(_):
+            self._made.append(time.perf_counter())
+            return np.int64(0)
+
+        def stamped(images, targets):
+            mark = tf.numpy_function(note, [targets[0, 0]], tf.int64)
+            with tf.control_dependencies([mark]):
+                return tf.identity(images), targets
+
+        return batches.map(stamped)
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        self._begin = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._spans.append((self._begin, time.perf_counter()))
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """Images a second and the part of the time that steps waited for images.
+
+        The first steps, which compile, are left out.
+        """
+        # Those after the last step were made ahead of time.
+        pairs = list(zip(self._spans, self._made, strict=False))
+        pairs = pairs[min(2, len(pairs) - 1) :]
+        busy = sum(end - begin for (begin, end), _ in pairs)
+        waits = [min(max(at - begin, 0), end - begin) for (begin, end), at in pairs]
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {
+            "images_per_second": len(pairs) * self.batch_size / max(busy, 1e-9),
+            "waiting": sum(waits) / max(busy, 1e-9),
+            "peak_memory_bytes": peak,
+        }

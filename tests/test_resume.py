@@ -1,0 +1,228 @@
+"""A run that was killed goes on and ends as one that never was, to the last bit."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import keras_vit
+from keras_vit import checkpoints
+from keras_vit.callbacks import Progress
+
+# One training process. The second argument names a function that kills it, and when.
+SCRIPT = """
+import os, pathlib, sys
+folder, hook, epochs = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+from keras_vit import checkpoints, files
+if hook != "none":
+    where, attribute, count = hook.split(":")
+    owner = {"checkpoints": checkpoints, "path": pathlib.Path}[where]
+    original, calls = getattr(owner, attribute), []
+    def killed(*arguments, **options):
+        calls.append(0)
+        if len(calls) == int(count):
+            os._exit(9)
+        return original(*arguments, **options)
+    setattr(owner, attribute, killed)
+import tests.test_resume as it
+it.run(folder, resume=(folder / "run.json").exists(), epochs=epochs)
+"""
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def run(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
+    """Trains a tiny model that has everything a checkpoint must hold."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8")
+    rows = {"train": range(28), "validation": range(28, 38), "test": range(38, 48)}
+    rows = {name: np.array(chosen) for name, chosen in rows.items()}
+    source = keras_vit.pipeline.array_source(
+        "noise", ["a", "b"], images, np.arange(48) % 2, rows
+    )
+    keras.utils.set_random_seed(seed)
+    config = keras_vit.ViTConfig(
+        image_size=8,
+        patch_size=4,
+        width=8,
+        depth=2,
+        num_heads=2,
+        mlp_dim=12,
+        num_classes=2,
+        dropout=0.1,
+        drop_path=0.2,
+    )
+    recipe = keras_vit.TrainingRecipe(
+        **{"epochs": epochs, "ema_momentum": 0.9, "flip": True, "mixup": 0.8} | changed
+    )
+    return keras_vit.train(
+        keras_vit.build_vit(config),
+        source.load(config, batch_size=4, seed=seed),
+        recipe,
+        output=folder,
+        seed=seed,
+        resume=resume,
+        checkpoint_steps=every,
+        verbose=0,
+    )
+
+
+def outcome(folder):
+    """Everything that must be the same: the weights, the history, the figures."""
+    model = keras.saving.load_model(folder / "model.keras")
+    report = json.loads((folder / "run.json").read_text())
+    figures = {name: report[name] for name in ("top1", "val_top1", "best_epoch")}
+    return model.get_weights(), (folder / "history.csv").read_bytes(), figures
+
+
+def assert_same(folder, expected):
+    weights, history, figures = outcome(folder)
+    assert history == expected[1]
+    assert figures == expected[2]
+    for got, value in zip(weights, expected[0], strict=True):
+        np.testing.assert_array_equal(got, value)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(folder)
+    return outcome(folder)
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+# 7 steps an epoch: a checkpoint at each 7th, and at every other one within.
+@pytest.mark.parametrize(
+    ("step", "every", "newest"), [(9, 0, 7), (13, 2, 11), (14, 2, 13)]
+)
+def test_a_run_killed_at_a_step_ends_as_if_it_was_not(
+    step, every, newest, whole, tmp_path, monkeypatch
+):
+    original = Progress.on_train_batch_end
+
+    def stop(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.done == step:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "on_train_batch_end", stop)
+        run(tmp_path / "run", every=every)
+    assert checkpoints.newest(tmp_path / "run")["step"] == newest
+    run(tmp_path / "run", every=every, resume=True)
+    assert_same(tmp_path / "run", whole)
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def start(folder, hook="none", epochs=6):
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), hook, str(epochs)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finished(process):
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, output[-2000:]
+
+
+def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path):
+    folder = tmp_path / "run"
+    hooks = (
+        "checkpoints:save_file:2",  # before weights are written
+        "path:write_text:3",  # after them: notes, or the history
+        "path:rename:2",  # all written, not in place yet
+        "path:replace:1",  # a file written, not in place yet
+        "path:replace:2",
+        "path:replace:3",
+    )
+    for hook in hooks:
+        code, output = finished(start(folder, hook))
+        assert code == 9, f"{hook}: {output}"
+    code, output = finished(start(folder))
+    assert code == 0, output
+    assert_same(folder, whole)
+
+
+def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
+    folder, moments = tmp_path / "run", random.Random(0)
+    kills = 0
+    while kills < 5:
+        process = start(folder, epochs=150)
+        deadline = time.monotonic() + 100
+        before = set(folder.glob("checkpoints/*"))
+        while set(folder.glob("checkpoints/*")) <= before and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(moments.uniform(0, 1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was done before the kill"
+        kills += 1
+    code, output = finished(start(folder, epochs=150))
+    assert code == 0, output
+    run(tmp_path / "whole", epochs=150)
+    assert_same(folder, outcome(tmp_path / "whole"))
+
+
+def test_a_run_of_other_settings_is_refused_and_they_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(Progress, "on_epoch_begin", _stop_at(1))
+    with pytest.raises(Killed):
+        run(tmp_path / "run")
+    monkeypatch.undo()
+    with pytest.raises(
+        ValueError, match=r"recipe\.epochs was 6, is 7; seed was 5, is 6"
+    ):
+        run(tmp_path / "run", resume=True, epochs=7, seed=6)
+
+
+def _stop_at(last):
+    def stop(self, epoch, logs=None):
+        if epoch == last:
+            raise Killed
+
+    return stop
+
+
+def test_what_can_not_be_resumed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no run to resume"):
+        run(tmp_path / "none", resume=True)
+    run(tmp_path / "done", epochs=1)
+    with pytest.raises(ValueError, match="is finished"):
+        run(tmp_path / "done", resume=True, epochs=1)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_saved_model_evaluates_to_the_best_row_exactly(ema, tmp_path):
+    result = run(tmp_path / "run", ema_momentum=ema)
+    model = keras.saving.load_model(tmp_path / "run/model.keras")
+    best = result.best_epoch - 1
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (48, 8, 8, 3)).astype("float32")[28:38]
+    labels = np.eye(2)[np.arange(48) % 2][28:38]
+    model.compile(
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=0.1
+        ),
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+    loss, accuracy = model.evaluate(images, labels, batch_size=4, verbose=0)
+    assert accuracy == result.history["val_accuracy"][best]
+    assert loss == result.history["val_loss"][best]
