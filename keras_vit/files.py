@@ -39,7 +39,9 @@ def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
     """Saves a model for use, without the optimizer's state, which is twice its size."""
     with whole_file(path) as partial:
-        keras.Model(model.inputs, model.outputs, name=model.name).save(partial)
+        # Not lists of one: a loaded model would give one, and want one.
+        bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+        bare.save(partial)
 
 
 def load_model(path: str | pathlib.Path) -> keras.Model:

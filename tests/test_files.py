@@ -1,3 +1,5 @@
+import keras
+import numpy as np
 import pytest
 
 from keras_vit import build_vit
@@ -40,3 +42,11 @@ def test_a_text_file_is_no_model(tmp_path):
     (tmp_path / "text.keras").write_text("hello")
     with pytest.raises(ValueError, match="no Keras model"):
         load_model(tmp_path / "text.keras")
+
+
+def test_a_loaded_model_takes_and_gives_one_tensor(tiny, tmp_path):
+    save_model(build_vit(tiny()), tmp_path / "model.keras")
+    model = load_model(tmp_path / "model.keras")
+    image = keras.Input((8, 12, 3))
+    assert model(image).shape == (None, 3)
+    assert model(np.zeros((2, 8, 12, 3))).shape == (2, 3)

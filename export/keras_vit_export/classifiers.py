@@ -96,8 +96,8 @@ def _check(model) -> None:
         taken, given = model.input_shape, model.output_shape
     except AttributeError:
         raise ValueError(
-            "The model must know its shapes: a functional model, or a Sequential that "
-            f"is built. Received: {model.__class__.__name__} {model.name!r}"
+            "The model must be a Keras model that knows its shapes: functional, or a "
+            f"Sequential that is built. Received: {model.__class__.__name__}"
         ) from None
     if not isinstance(taken, tuple) or len(taken) != 4 or None in taken[1:]:
         raise ValueError(

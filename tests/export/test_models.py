@@ -172,7 +172,7 @@ def test_models_that_do_not_know_their_shapes_are_refused():
         def call(self, x):
             return x
 
-    for model in (Own(), keras.Sequential([keras.layers.Dense(3)])):
+    for model in (Own(), keras.Sequential([keras.layers.Dense(3)]), "model.keras"):
         with pytest.raises(ValueError, match=f"built.*{type(model).__name__}"):
             export(model)
 
