@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit.callbacks import BestModel, Progress
+from keras_vit.callbacks import AveragedWeights, BestModel, Progress
 from keras_vit.data import hold_out
 from keras_vit.pipeline import array_source
 from keras_vit.training import make_optimizer
@@ -177,3 +177,23 @@ def test_a_loss_that_is_no_number_is_no_success(model, data, tmp_path):
 def test_a_wrong_recipe_is_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
         keras_vit.TrainingRecipe(**fields)
+
+
+def test_averaged_weights_are_swapped_to_the_last_bit(model, rng):
+    optimizer = make_optimizer(keras_vit.TrainingRecipe(), 10)
+    model.compile(optimizer)
+    optimizer.build(model.trainable_variables)
+    averages = optimizer._model_variables_moving_average
+    pairs = list(zip(model.trainable_variables, averages, strict=True))
+    given = []
+    for variable, average in pairs:
+        values = (scale * rng.normal(size=variable.shape) for scale in (1e3, 1e-3))
+        given.append([value.astype("float32") for value in values])
+        variable.assign(given[-1][0])
+        average.assign(given[-1][1])
+    swap = AveragedWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    for (variable, average), (first, second) in zip(pairs, given, strict=True):
+        np.testing.assert_array_equal(variable, second)
+        np.testing.assert_array_equal(average, first)
