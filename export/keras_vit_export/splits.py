@@ -127,6 +127,11 @@ def _pixels(images: np.ndarray) -> np.ndarray:
             if numbers
             else f"Images must be pixels in 0..255. Received: {images.dtype}"
         )
+    if images.dtype.kind == "f" and 0 < images.max() <= 1:
+        raise ValueError(
+            "Images must be pixels in 0..255: models here scale them by themselves. "
+            f"Received: {images.min()}..{images.max()}"
+        )
     return images
 
 

@@ -152,3 +152,9 @@ def test_a_recipe_with_nothing_to_choose_names_no_images_of_choice(model, images
     _, reports = export_all(model, ["int16x8", "static_int8"], images)
     assert "choice" not in reports["int16x8"].splits
     assert reports["static_int8"].splits["choice"]["images"] == 16
+
+
+def test_images_that_were_scaled_to_1_already_are_refused(model, pixels):
+    with pytest.raises(ValueError, match="scale them by themselves"):
+        export(model, "static_int8", pixels / 255)
+    export(model, "static_int8", np.zeros((8, 8, 12, 3)))  # black is black
