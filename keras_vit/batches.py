@@ -91,11 +91,20 @@ class TrainingImages:
         return self._batches(bounds, **options)
 
     def _batches(self, bounds, repeats: int = 1, worker: tuple[int, int] = (0, 1)):
-        arrays = self._kept if self.keep else self.split.arrays
-        if arrays is None:
-            batches = self._streamed(bounds, repeats, worker)
-        else:
-            batches = self._gathered(arrays, bounds, repeats, worker)
+        in_memory = self.keep or self.split.arrays is not None
+        batches_of = self._gathered if in_memory else self._streamed
+        share = slice(worker[0], None, worker[1])
+        examples = self.split.examples
+        if self.keep:
+            examples = examples.map(self.prepare)
+        parts = (
+            tf.TensorSpec((len(range(self._size)[share]), *spec.shape), spec.dtype)
+            for spec in examples.element_spec
+        )
+        batches = tf.data.Dataset.from_generator(
+            lambda: batches_of(*bounds(), repeats, share),
+            output_signature=(tf.TensorSpec((), tf.int64), *parts),
+        )
         if self.keep:
             return batches
         return batches.map(
@@ -111,53 +120,25 @@ class TrainingImages:
         images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
         return images, labels
 
-    def _gathered(self, arrays, bounds, repeats, worker) -> tf.data.Dataset:
-        images, labels = arrays
-
-        def batches():
-            for step, rows in self._rows(*bounds(), repeats, worker):
-                yield step, images[rows], labels[rows]
-
-        size = len(range(worker[0], self._size, worker[1]))
-        kind = tf.as_dtype(images.dtype) if images.dtype.kind == "u" else tf.string
-        signature = (
-            tf.TensorSpec((), tf.int64),
-            tf.TensorSpec((size, *images.shape[1:]), kind),
-            tf.TensorSpec((size,), tf.int32),
-        )
-        return tf.data.Dataset.from_generator(batches, output_signature=signature)
-
-    def _rows(self, first, last, repeats, worker) -> Iterator[tuple[int, np.ndarray]]:
-        """Of each step its number and the rows of its images."""
-        index, workers = worker
+    def _gathered(self, first, last, repeats, share) -> Iterator[tuple]:
+        """Batches of examples in memory; images are decoded when the first is due."""
+        images, labels = self._kept if self.keep else self.split.arrays
         order = functools.lru_cache(1)(
             lambda epoch: epoch_order(self.split.count, self.seed, epoch, repeats)
         )
         for step in range(first, last):
             epoch, place = divmod(step, self.steps_per_epoch)
-            rows = order(epoch)[place * self._size : (place + 1) * self._size]
-            yield step, rows[index::workers]
+            rows = order(epoch)[place * self._size : (place + 1) * self._size][share]
+            yield step, images[rows], labels[rows]
 
-    def _streamed(self, bounds, repeats, worker) -> tf.data.Dataset:
+    def _streamed(self, step, last, repeats, share) -> Iterator[tuple]:
         """Batches of examples that pass by on a disk, shuffled in a window."""
-        index, workers = worker
-
-        def batches():
-            step, last = bounds()
-            while step < last:
-                epoch, place = divmod(step, self.steps_per_epoch)
-                passing = self._passing(epoch, repeats).skip(place).take(last - step)
-                for raw, labels in passing.as_numpy_iterator():
-                    yield step, raw[index::workers], labels[index::workers]
-                    step += 1
-
-        size = len(range(index, self._size, workers))
-        parts = (
-            tf.TensorSpec((size, *spec.shape), spec.dtype)
-            for spec in self.split.examples.element_spec
-        )
-        signature = (tf.TensorSpec((), tf.int64), *parts)
-        return tf.data.Dataset.from_generator(batches, output_signature=signature)
+        while step < last:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            passing = self._passing(epoch, repeats).skip(place).take(last - step)
+            for raw, labels in passing.as_numpy_iterator():
+                yield step, raw[share], labels[share]
+                step += 1
 
     def _passing(self, epoch: int, repeats: int) -> tf.data.Dataset:
         examples = self.split.examples.shuffle(

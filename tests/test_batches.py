@@ -106,3 +106,11 @@ def test_streams_are_shuffled_in_a_window(monkeypatch):
 def test_the_order_is_not_that_of_the_seed_before():
     orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert len({order.tobytes() for order in orders}) == 4
+
+
+def test_nothing_is_decoded_before_a_batch_is_asked_for():
+    images = source("kept")
+    images.passes, images.epochs(lambda: 0), images.steps(0, 3)
+    assert "_kept" not in vars(images)
+    next(iter(images.passes))
+    assert "_kept" in vars(images)
