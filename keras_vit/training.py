@@ -113,13 +113,7 @@ def train(
         callbacks.append(
             Checkpoints(folder, steps, checkpoint_steps, progress, history, best)
         )
-    augment = Augmentation(recipe, config.num_classes, seed)
-    batches = data.training.epochs(lambda: progress.done, repeats=recipe.repeats)
-    batches = batches.map(augment, tf.data.AUTOTUNE, deterministic=True)
-    batches = pace.stamp(batches).prefetch(tf.data.AUTOTUNE)
-    # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
-    # `assert_cardinality` would not let that rest end.
-    batches.cardinality = lambda: tf.constant(data.training.steps_per_epoch, tf.int64)
+    batches = _training_batches(config, recipe, data, seed, progress, pace)
     start = time.monotonic()
     try:
         with warnings.catch_warnings():
@@ -163,6 +157,18 @@ def _compile(model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData) 
     images = keras.KerasTensor(shape, "float32")
     targets = keras.KerasTensor((shape[0], config.num_classes), "float32")
     model._symbolic_build(data_batch=(images, targets))
+
+
+def _training_batches(config, recipe, data: ImageData, seed, progress, pace):
+    """Augmented batches of what is left of an epoch, at each pass."""
+    augment = Augmentation(recipe, config.num_classes, seed)
+    batches = data.training.epochs(lambda: progress.done, repeats=recipe.repeats)
+    batches = batches.map(augment, tf.data.AUTOTUNE, deterministic=True)
+    batches = pace.stamp(batches).prefetch(tf.data.AUTOTUNE)
+    # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
+    # `assert_cardinality` would not let that rest end.
+    batches.cardinality = lambda: tf.constant(data.training.steps_per_epoch, tf.int64)
+    return batches
 
 
 def evaluate(
