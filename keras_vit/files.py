@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,8 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"There is no file '{path}'.")
+    if not zipfile.is_zipfile(path):  # Keras would say that it isn't there
+        raise ValueError(f"'{path}' is cut off or is no Keras model: no ZIP file.")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, HDF5 and Keras each fail in their own way

@@ -8,8 +8,8 @@ import argparse
 import contextlib
 import dataclasses
 import math
-import os
 import pathlib
+import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -202,8 +202,12 @@ def check_writable(*paths: pathlib.Path | None) -> None:
         folder = path.parent
         while not folder.exists():
             folder = folder.parent
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise ValueError(f"'{path}' can't be written.")
+        if path.is_dir():
+            raise ValueError(f"'{path}' is a folder.")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ValueError(f"'{path}' can't be written: {error.strerror}.") from error
     if len(set(given)) < len(given):
         raise ValueError("Two files to be written have the same name.")
 

@@ -1,5 +1,7 @@
 """Bad input is one clear line, status 2, nothing half-written."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from keras_vit_export.arguments import write_together
@@ -34,6 +36,12 @@ def test_an_output_that_can_not_be_written_is_one_line(saved, tmp_path, capfd):
     # Found out before anything else.
     missing = tmp_path / "missing.keras"
     assert "can't be written" in complaint(capfd, "export", missing, "--output", out)
+    # A folder that says it can be written to, and can't.
+    if pathlib.Path("/proc/self").is_dir():
+        out = pathlib.Path("/proc/self/m.tflite")
+        assert "can't be written" in complaint(
+            capfd, "export", missing, "--output", out
+        )
     assert [path.name for path in tmp_path.iterdir() if "tflite" in path.name] == []
 
 
