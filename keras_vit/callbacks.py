@@ -99,6 +99,7 @@ class BestModel(keras.callbacks.Callback):
     best model; it also keeps the first of equally accurate epochs.
 
     Args:
+        kept: The model to be kept, which need not be the one that `fit` is called on.
         path: Where the `.keras` file goes, or `None`.
         epoch: Number of the best epoch before, or 0.
         score: Its accuracy and negative loss, or `None`.
@@ -106,11 +107,13 @@ class BestModel(keras.callbacks.Callback):
 
     def __init__(
         self,
+        kept: keras.Model,
         path: pathlib.Path | None = None,
         epoch: int = 0,
         score: tuple[float, float] | None = None,
     ):
         super().__init__()
+        self.kept = kept
         self.path = path
         self.epoch = epoch
         self.score = score and tuple(score)
@@ -123,15 +126,15 @@ class BestModel(keras.callbacks.Callback):
         if self.score is not None and not score > self.score:
             return
         self.epoch, self.score = epoch + 1, score
-        self._weights = self.model.get_weights()
+        self._weights = self.kept.get_weights()
         if self.path:
-            save_model(self.model, self.path)
+            save_model(self.kept, self.path)
 
     def restore(self) -> None:
         """Gives the model the best weights back."""
         if self._weights is None:  # of an epoch before this process
             self._weights = load_model(self.path).get_weights()
-        self.model.set_weights(self._weights)
+        self.kept.set_weights(self._weights)
 
 
 class Checkpoints(keras.callbacks.Callback):

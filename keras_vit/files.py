@@ -38,11 +38,25 @@ def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
-    """Saves a model for use, without the optimizer's state, which is twice its size."""
-    with whole_file(path) as partial:
-        # Not lists of one: a loaded model would give one, and want one.
-        bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    """Saves a model for use: without the optimizer's state, which is twice its size,
+    and with no layer frozen."""
+    # Not lists of one: a loaded model would give one, and want one.
+    bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    with whole_file(path) as partial, thawed(bare):
         bare.save(partial)
+
+
+@contextlib.contextmanager
+def thawed(model: keras.Model) -> Iterator[None]:
+    """While the block runs, none of the model's layers is frozen."""
+    frozen = [layer for layer in model.layers if not layer.trainable]
+    try:
+        for layer in frozen:
+            layer.trainable = True
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = False
 
 
 def load_model(path: str | pathlib.Path) -> keras.Model:

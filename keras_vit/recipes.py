@@ -3,6 +3,10 @@
 import dataclasses
 import math
 
+from keras_vit.config import check_choice
+
+DISTILLATIONS = ("hard", "soft")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRecipe:
@@ -12,8 +16,17 @@ class TrainingRecipe:
         epochs: Passes over the training images.
         learning_rate: Peak of the learning rate, reached after the warm-up; it then
             falls to zero along a cosine.
+        batch_size: Images a step that this rate is for; with others, on one machine or
+            on many together, the rate is in proportion. Source:
+            https://arxiv.org/abs/2012.12877, section 6.
+        accumulation: Number of batches whose gradients make one change of the weights;
+            it counts as a batch so many times larger.
         warmup: Part of all steps in which the learning rate rises from zero.
         weight_decay: AdamW's decay, of weight matrices only.
+        layer_decay: Factor of the learning rate from each block to the one before it;
+            1 for none.
+        trainable: Beginnings of the names of the layers that are trained, the others
+            being frozen; `()` trains all that are not frozen already.
         clip_norm: Largest norm of all gradients together; 0 for no limit.
         label_smoothing: Part of the target spread evenly over all classes.
         ema_momentum: Momentum of the moving average of the weights, a step; the average
@@ -26,6 +39,10 @@ class TrainingRecipe:
         mixup: Alpha of MixUp; 0 for none.
         cutmix: Alpha of CutMix; 0 for none. With both, a batch has the one or the other.
         repeats: How often an image comes in its batch, each time augmented anew.
+        distillation: What a teacher gives, where there is one: `"hard"` for its most
+            probable class, `"soft"` for its probabilities.
+        temperature: Divides the logits of teacher and student in soft distillation.
+        teacher_weight: Part of the loss that the teacher's answers make.
 
     Raises:
         ValueError: If a field is out of its range.
@@ -36,8 +53,12 @@ class TrainingRecipe:
 
     epochs: int = 60
     learning_rate: float = 3e-3
+    batch_size: int = 64
+    accumulation: int = 1
     warmup: float = 0.1
     weight_decay: float = 0.05
+    layer_decay: float = 1.0
+    trainable: tuple[str, ...] = ()
     clip_norm: float = 0.0
     label_smoothing: float = 0.1
     ema_momentum: float = 0.99
@@ -48,15 +69,25 @@ class TrainingRecipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     repeats: int = 1
+    distillation: str = "hard"
+    temperature: float = 3.0
+    teacher_weight: float = 0.5
 
     def __post_init__(self):
-        for name in ("epochs", "repeats"):
+        object.__setattr__(self, "trainable", tuple(self.trainable))
+        check_choice("distillation", self.distillation, DISTILLATIONS)
+        for name in ("epochs", "batch_size", "accumulation", "repeats"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be an integer >= 1. Received: {value}")
-        if not 0 < self.learning_rate < math.inf:
+        for name in ("learning_rate", "temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"{name} must be positive. Received: {getattr(self, name)}"
+                )
+        if not 0.0 < self.layer_decay <= 1.0:
             raise ValueError(
-                f"learning_rate must be positive. Received: {self.learning_rate}"
+                f"layer_decay must be in (0, 1]. Received: {self.layer_decay}"
             )
         for name in ("weight_decay", "clip_norm", "mixup", "cutmix"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -68,7 +99,7 @@ class TrainingRecipe:
                 raise ValueError(
                     f"{name} must be in [0, 1). Received: {getattr(self, name)}"
                 )
-        for name in ("rand_augment", "random_erasing"):
+        for name in ("rand_augment", "random_erasing", "teacher_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
                     f"{name} must be in [0, 1]. Received: {getattr(self, name)}"
@@ -82,6 +113,7 @@ RECIPES: dict[str, TrainingRecipe] = {
     "scratch_small": TrainingRecipe(
         epochs=200,
         learning_rate=6e-4,
+        batch_size=128,
         warmup=0.05,
         weight_decay=0.06,
         ema_momentum=0.999,
@@ -91,10 +123,11 @@ RECIPES: dict[str, TrainingRecipe] = {
         mixup=0.8,
         cutmix=1.0,
     ),
-    # DeiT: https://arxiv.org/abs/2012.12877, table 9; the rate is that of batch 512.
+    # DeiT: https://arxiv.org/abs/2012.12877, table 9.
     "deit": TrainingRecipe(
         epochs=300,
         learning_rate=5e-4,
+        batch_size=512,
         warmup=5 / 300,
         ema_momentum=0.99996,
         translation=0.0,
@@ -109,6 +142,7 @@ RECIPES: dict[str, TrainingRecipe] = {
     "augreg": TrainingRecipe(
         epochs=300,
         learning_rate=1e-3,
+        batch_size=4096,
         warmup=0.03,
         weight_decay=0.1,
         clip_norm=1.0,
@@ -118,6 +152,30 @@ RECIPES: dict[str, TrainingRecipe] = {
         flip=True,
         rand_augment=0.5,
         mixup=0.5,
+    ),
+    # All weights of a trained model: https://arxiv.org/abs/2111.06377, table 9.
+    "finetune": TrainingRecipe(
+        epochs=50,
+        learning_rate=1e-3,
+        batch_size=1024,
+        layer_decay=0.75,
+        ema_momentum=0.0,
+        translation=0.0,
+        flip=True,
+        rand_augment=0.9,
+        mixup=0.8,
+        cutmix=1.0,
+    ),
+    # The head alone: https://arxiv.org/abs/2111.06377, appendix A.2, with AdamW.
+    "linear_probe": TrainingRecipe(
+        epochs=30,
+        learning_rate=3e-3,
+        weight_decay=0.0,
+        trainable=("head",),
+        label_smoothing=0.0,
+        ema_momentum=0.0,
+        translation=0.0,
+        flip=True,
     ),
 }
 DEFAULT_RECIPE = "small"

@@ -1,9 +1,11 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
 import warnings
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -20,14 +22,13 @@ from keras_vit.callbacks import (
     Progress,
 )
 from keras_vit.config import ViTConfig
+from keras_vit.distillation import Student, check_teacher, fingerprint
 from keras_vit.evaluation import Evaluation, gives_probabilities
+from keras_vit.files import load_model
 from keras_vit.model import config_of
+from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
-
-# Matched against the last part of a variable's path: biases, norms, LayerScale, tokens
-# and positions are not pulled to zero. https://arxiv.org/abs/2106.10270, section 3.3.
-NOT_DECAYED = ("bias", "gamma", "beta", "token", "positions", "probe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,7 @@ def train(
     *,
     output: str | pathlib.Path | None = None,
     seed: int = 0,
+    teacher: keras.Model | str | pathlib.Path | None = None,
     resume: bool = False,
     checkpoint_steps: int = 0,
     verbose: int | str = "auto",
@@ -74,6 +76,8 @@ def train(
             date after every epoch, so an interrupted run leaves what it finished.
         seed: Seed of augmentation, dropout and drop path; the model has its first
             weights already.
+        teacher: Any Keras model, or its file, that the distillation token learns from
+            as the recipe says; it takes the same images and knows the same classes.
         resume: Whether to go on from the newest checkpoint in `output`. On one CPU the
             end is that of a run which was never interrupted, to the last bit.
         checkpoint_steps: Steps between checkpoints within an epoch; each epoch begins
@@ -82,12 +86,18 @@ def train(
 
     Raises:
         ValueError: If the folder already holds something, or nothing to resume; if it
-            was made with other settings; or model and data differ in their classes.
+            was made with other settings; if model, data and teacher differ in their
+            classes; or if no layer would be trained.
         RuntimeError: If the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
     config = config_of(model)
     _check_classes(config, data)
+    teacher_path = None
+    if isinstance(teacher, (str, pathlib.Path)):
+        teacher_path, teacher = str(teacher), load_model(teacher)
+    if teacher is not None:
+        check_teacher(model, teacher)
     settings = {
         "dataset": data.name,
         "counts": data.counts,
@@ -95,13 +105,14 @@ def train(
         "recipe": dataclasses.asdict(recipe),
         "batch_size": data.training.batch_size,
         "seed": seed,
+        "teacher": teacher_path,
+        "teacher_weights": None if teacher is None else fingerprint(teacher),
     }
     folder = None if output is None else runs.open_folder(output, settings, resume)
     _seed_everything(model, seed)
-    _compile(model, config, recipe, data)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
     progress = Progress(notes["step"])
-    best = BestModel(folder and folder / "model.keras", **notes.get("best", {}))
+    best = BestModel(model, folder and folder / "model.keras", **notes.get("best", {}))
     history = History(folder and folder / "history.csv", notes["history"])
     pace = Pace(data.training.batch_size)
     callbacks = [progress]
@@ -116,10 +127,11 @@ def train(
     batches = _training_batches(config, recipe, data, seed, progress, pace)
     start = time.monotonic()
     try:
-        with warnings.catch_warnings():
+        with _only(model, recipe.trainable), warnings.catch_warnings():
             # What is left of an epoch is shorter than Keras expects.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
-            model.fit(
+            trained = _compiled(model, config, recipe, data, teacher)
+            trained.fit(
                 batches,
                 validation_data=data.validation.map(_one_hot(config.num_classes)),
                 initial_epoch=progress.done // data.training.steps_per_epoch,
@@ -142,10 +154,36 @@ def train(
     return run
 
 
-def _compile(model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData) -> None:
+@contextlib.contextmanager
+def _only(model: keras.Model, beginnings: tuple[str, ...]) -> Iterator[None]:
+    """While the block runs, only layers whose names begin so are trained."""
+    frozen = [
+        layer
+        for layer in model.layers
+        if beginnings and layer.trainable and not layer.name.startswith(beginnings)
+    ]
+    try:
+        for layer in frozen:
+            layer.trainable = False
+        if not model.trainable_variables:
+            raise ValueError(
+                "No layer would be trained. Received: trainable="
+                f"{beginnings}, layers {', '.join(it.name for it in model.layers)}"
+            )
+        yield
+    finally:
+        for layer in frozen:
+            layer.trainable = True
+
+
+def _compiled(
+    model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData, teacher
+) -> keras.Model:
     """Compiles and builds, so that a checkpoint finds every variable in its place."""
-    model.compile(
-        optimizer=make_optimizer(recipe, recipe.epochs * data.training.steps_per_epoch),
+    trained = model if teacher is None else Student(model, teacher, recipe)
+    steps = recipe.epochs * data.training.steps_per_epoch
+    trained.compile(
+        optimizer=make_optimizer(recipe, steps, data.training.batch_size),
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=config.head_output == "logits",
             label_smoothing=recipe.label_smoothing,
@@ -156,7 +194,8 @@ def _compile(model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData) 
     shape = (data.training.batch_size, *config.image_size, config.channels)
     images = keras.KerasTensor(shape, "float32")
     targets = keras.KerasTensor((shape[0], config.num_classes), "float32")
-    model._symbolic_build(data_batch=(images, targets))
+    trained._symbolic_build(data_batch=(images, targets))
+    return trained
 
 
 def _training_batches(config, recipe, data: ImageData, seed, progress, pace):
@@ -180,26 +219,6 @@ def evaluate(
     if not gives_probabilities(output):
         output = np.asarray(keras.ops.softmax(output))
     return Evaluation(labels, output, tuple(class_names))
-
-
-def make_optimizer(recipe: TrainingRecipe, steps: int) -> keras.optimizers.Optimizer:
-    """AdamW with warm-up, cosine and no decay of biases, norms, tokens, positions."""
-    warmup = round(recipe.warmup * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else recipe.learning_rate,
-        decay_steps=max(steps - warmup, 1),
-        warmup_target=recipe.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(
-        schedule,
-        weight_decay=recipe.weight_decay,
-        use_ema=recipe.ema_momentum > 0,
-        ema_momentum=recipe.ema_momentum,
-        global_clipnorm=recipe.clip_norm or None,
-    )
-    optimizer.exclude_from_weight_decay(var_names=list(NOT_DECAYED))
-    return optimizer
 
 
 def _check_classes(config: ViTConfig, data: ImageData) -> None:

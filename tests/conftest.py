@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from keras_vit import ViTConfig
+from keras_vit.data import hold_out
+from keras_vit.pipeline import array_source
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +49,21 @@ def randomize(rng):
         return layer
 
     return fill
+
+
+@pytest.fixture(scope="session")
+def stripes():
+    """A function from a generator to a small data set that a tiny model learns."""
+
+    def make(rng, count=96):
+        """Horizontal or vertical stripes of 8 x 12 pixels, with noise."""
+        labels = np.arange(count) % 2
+        y, x = np.mgrid[:8, :12]
+        images = rng.uniform(0, 120, (count, 8, 12, 3))
+        for image, label in zip(images, labels, strict=True):
+            image += 120 * (((x if label else y) // 2) % 2)[..., None]
+        rows = hold_out([str(i) for i in range(count)], labels)
+        names = ("across", "down")
+        return array_source("stripes", names, images.astype("uint8"), labels, rows)
+
+    return make

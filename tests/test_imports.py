@@ -10,9 +10,8 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # A module may import those of its own rank and below.
 RANKS = [
-    {"keras_vit_pixels"},
+    {"keras_vit_pixels", "keras_vit.config"},
     {
-        "keras_vit.config",
         "keras_vit.evaluation",
         "keras_vit.batches",
         "keras_vit.recipes",
@@ -25,7 +24,12 @@ RANKS = [
         "keras_vit.checkpoints",
     },
     {"keras_vit.model", "keras_vit.pictures", "keras_vit.pipeline"},
-    {"keras_vit.data", "keras_vit.callbacks"},
+    {
+        "keras_vit.data",
+        "keras_vit.callbacks",
+        "keras_vit.distillation",
+        "keras_vit.optimizer",
+    },
     {"keras_vit.runs"},
     {"keras_vit.training"},
     {"keras_vit"},

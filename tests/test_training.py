@@ -7,25 +7,11 @@ import pytest
 
 import keras_vit
 from keras_vit.callbacks import AveragedWeights, BestModel, Progress
-from keras_vit.data import hold_out
-from keras_vit.pipeline import array_source
-from keras_vit.training import make_optimizer
-
-
-def stripes(rng, count=96):
-    """Horizontal or vertical stripes of 8 x 12 pixels, with noise."""
-    labels = np.arange(count) % 2
-    y, x = np.mgrid[:8, :12]
-    images = rng.uniform(0, 120, (count, 8, 12, 3))
-    for image, label in zip(images, labels, strict=True):
-        image += 120 * (((x if label else y) // 2) % 2)[..., None]
-    rows = hold_out([str(i) for i in range(count)], labels)
-    names = ("across", "down")
-    return array_source("stripes", names, images.astype("uint8"), labels, rows)
+from keras_vit.optimizer import make_optimizer
 
 
 @pytest.fixture
-def data(rng):
+def data(stripes, rng):
     return stripes(rng).load(batch_size=16)
 
 
@@ -68,7 +54,7 @@ def test_training_learns_and_fills_the_folder(model, data, tmp_path):
     )
 
 
-def test_the_same_seed_gives_the_same_weights(tiny, rng):
+def test_the_same_seed_gives_the_same_weights(tiny, stripes):
     first_weights = keras_vit.build_vit(tiny(num_classes=2)).get_weights()
 
     def weights(seed):
@@ -86,8 +72,7 @@ def test_the_same_seed_gives_the_same_weights(tiny, rng):
 
 
 def test_the_best_epoch_is_the_most_accurate_then_the_least_lossy(model):
-    best = BestModel()
-    best.set_model(model)
+    best = BestModel(model)
     scores = [(0.5, 2.0), (0.8, 1.0), (0.8, 0.9), (0.8, 0.9), (0.8, 0.95), (0.7, 0.1)]
     for epoch, (accuracy, loss) in enumerate(scores):
         head = model.get_layer("head").logits

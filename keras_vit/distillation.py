@@ -1,0 +1,137 @@
+"""Training with a teacher: the distillation token learns what the teacher answers."""
+
+import hashlib
+
+import keras
+from keras import ops
+
+from keras_vit.model import config_of
+from keras_vit.recipes import TrainingRecipe
+
+
+class Student(keras.Model):
+    """A model whose class token learns from labels and whose distillation token from
+    another model.
+
+    It shares its layers with `student`, is compiled and fitted in its place, and is not
+    saved itself. Validation sees what the student's users will see: the mean of the two
+    heads, against labels.
+
+    Args:
+        student: Built by `build_vit` with a distillation token.
+        teacher: Any Keras model from the same images, pixels in 0..255, to logits or
+            probabilities of the same classes; see `check_teacher`.
+        recipe: Its `distillation`, `temperature` and `teacher_weight`.
+
+    Sources: https://arxiv.org/abs/2012.12877, section 4, equations 2 and 3; soft
+        targets https://arxiv.org/abs/1503.02531, section 2.
+    """
+
+    def __init__(
+        self, student: keras.Model, teacher: keras.Model, recipe: TrainingRecipe
+    ):
+        heads = [
+            student.get_layer(name).output for name in ("head", "head_distillation")
+        ]
+        super().__init__(student.input, [student.output, *heads])
+        self._probabilities = config_of(student).head_output == "softmax"
+        self._weight = recipe.teacher_weight
+        self._soft = recipe.distillation == "soft"
+        self._temperature = recipe.temperature if self._soft else 1.0
+        self._cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
+        # In a function, Keras doesn't take the teacher's weights for the student's.
+        self._answer = lambda images: logits_of(teacher(images, training=False))
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+        output, by_label, by_teacher = y_pred
+        if not kwargs.get("training", True):
+            return super().compute_loss(x, y, output, sample_weight, **kwargs)
+        if self._probabilities:
+            by_label = ops.softmax(by_label)
+        loss = super().compute_loss(x, y, by_label, sample_weight, **kwargs)
+        taught = self.teacher_loss(self._answer(x), by_teacher)
+        return (1 - self._weight) * loss + self._weight * taught
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred[0], sample_weight)
+
+    def teacher_loss(self, teacher_logits, student_logits):
+        """How far the student is from the teacher's answers, as a mean over the batch.
+
+        Args:
+            teacher_logits: Shape `(b, num_classes)`.
+            student_logits: Shape `(b, num_classes)`.
+
+        Returns:
+            Cross-entropy with the teacher's most probable class; or, for soft answers,
+            with its probabilities at the temperature, times the temperature's square.
+            That is the papers' Kullback-Leibler divergence but for a term that doesn't
+            depend on the student.
+        """
+        answers = ops.softmax(teacher_logits / self._temperature)
+        if not self._soft:
+            classes = ops.argmax(answers, axis=-1)
+            answers = ops.one_hot(classes, answers.shape[-1], dtype=answers.dtype)
+        loss = self._cross_entropy(answers, student_logits / self._temperature)
+        return loss * self._temperature**2
+
+
+def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
+    """Checks that one model can teach another.
+
+    Raises:
+        ValueError: If the student has no distillation token, or the teacher takes other
+            images or knows other classes.
+    """
+    config = config_of(student)
+    if not config.distillation_token:
+        raise ValueError(
+            "A teacher needs a student with distillation_token=True. Received: a "
+            "student without"
+        )
+    images, classes = tuple(teacher.input_shape[1:]), teacher.output_shape[-1]
+    expected = (*config.image_size, config.channels)
+    if any(a not in (None, b) for a, b in zip(images, expected, strict=True)):
+        raise ValueError(
+            "The teacher must take the student's images. Received: images of "
+            f"{images} and {expected}"
+        )
+    if classes != config.num_classes:
+        raise ValueError(
+            "The teacher must know the student's classes. Received: "
+            f"{classes} and {config.num_classes} classes"
+        )
+    names = class_names_of(teacher)
+    if names and config.class_names and names != config.class_names:
+        raise ValueError(
+            "The teacher must know the student's classes, in the same order. Received: "
+            f"{names[:5]} and {config.class_names[:5]}"
+        )
+
+
+def class_names_of(model: keras.Model) -> tuple[str, ...]:
+    """Names of the classes, where a model of `build_vit` knows them, else `()`."""
+    try:
+        return config_of(model).class_names
+    except ValueError:
+        return ()
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Tells models with other weights apart."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def logits_of(output):
+    """Logits from a model's output, which may be probabilities already.
+
+    Probabilities are told by their sums of 1; their logarithms are logits.
+    """
+    output = ops.cast(output, "float32")
+    sums = ops.sum(output, axis=-1)
+    given = ops.all(output >= 0) & ops.all(ops.abs(sums - 1) < 1e-2)
+    # Not 0: its logarithm is infinite. float32 has no smaller probability of use.
+    return ops.where(given, ops.log(ops.maximum(output, 1e-9)), output)
