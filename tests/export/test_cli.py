@@ -165,8 +165,13 @@ def test_an_interrupted_training_keeps_the_best_model(tmp_path):
     import signal
 
     folder = tmp_path / "run"
+    # A shell starts what it runs in the background deaf to interruptions.
+    program = (
+        "import signal, sys; from keras_vit_export.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_vit_export.cli", "train", "--dataset", "digits"]
+        [sys.executable, "-c", program, "train", "--dataset", "digits"]
         + ["--epochs", "500", "--output", str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
