@@ -103,6 +103,7 @@ class BestModel(keras.callbacks.Callback):
         path: Where the `.keras` file goes, or `None`.
         epoch: Number of the best epoch before, or 0.
         score: Its accuracy and negative loss, or `None`.
+        write: Whether this worker writes the file.
     """
 
     def __init__(
@@ -111,8 +112,10 @@ class BestModel(keras.callbacks.Callback):
         path: pathlib.Path | None = None,
         epoch: int = 0,
         score: tuple[float, float] | None = None,
+        write: bool = True,
     ):
         super().__init__()
+        self.write = write
         self.kept = kept
         self.path = path
         self.epoch = epoch
@@ -127,7 +130,7 @@ class BestModel(keras.callbacks.Callback):
             return
         self.epoch, self.score = epoch + 1, score
         self._weights = self.kept.get_weights()
-        if self.path:
+        if self.path and self.write:
             save_model(self.kept, self.path)
 
     def restore(self) -> None:
@@ -148,7 +151,7 @@ class Checkpoints(keras.callbacks.Callback):
         every: Steps between checkpoints within an epoch; 0 for none.
         progress: Says how many steps are done.
         history: Its rows go into the checkpoint.
-        best: Its score goes into the checkpoint.
+        best: Its score goes into the checkpoint, and it says whether to write.
     """
 
     def __init__(
@@ -185,7 +188,9 @@ class Checkpoints(keras.callbacks.Callback):
     def _save(self) -> None:
         best = {"epoch": self.best.epoch, "score": self.best.score}
         notes = {"history": self.history.rows, "best": best}
-        checkpoints.save(self.run, self.model, self.progress.done, notes)
+        checkpoints.save(
+            self.run, self.model, self.progress.done, notes, self.best.write
+        )
 
 
 class Pace(keras.callbacks.Callback):

@@ -20,7 +20,11 @@ _FOLDER = "checkpoints"
 
 
 def save(
-    run: pathlib.Path, model: keras.Model, step: int, notes: dict[str, Any]
+    run: pathlib.Path,
+    model: keras.Model,
+    step: int,
+    notes: dict[str, Any],
+    write: bool = True,
 ) -> None:
     """Writes a checkpoint and removes old ones.
 
@@ -31,12 +35,17 @@ def save(
         model: Compiled, its optimizer built.
         step: Number of steps done.
         notes: What else is to be known again; JSON types.
+        write: Whether this worker writes. Those that don't must call this too: the
+            metrics are added up over all of them.
     """
+    arrays = _arrays(model)
+    if not write:
+        return
     folder = run / _FOLDER / f"step-{step:09d}"
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(_arrays(model), partial / "state.safetensors")
+    save_file(arrays, partial / "state.safetensors")
     (partial / "notes.json").write_text(json.dumps({"step": step, **notes}))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit import checkpoints, runs
+from keras_vit import checkpoints, distribution, runs
 from keras_vit.augmentation import Augmentation
 from keras_vit.callbacks import (
     AveragedWeights,
@@ -25,7 +25,7 @@ from keras_vit.config import ViTConfig
 from keras_vit.distillation import Student, check_teacher, fingerprint
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
-from keras_vit.model import config_of
+from keras_vit.model import build_vit, config_of
 from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
@@ -108,12 +108,24 @@ def train(
         "teacher": teacher_path,
         "teacher_weights": None if teacher is None else fingerprint(teacher),
     }
-    folder = None if output is None else runs.open_folder(output, settings, resume)
+    strategy = model.distribute_strategy
+    if recipe.accumulation > 1 and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "Keras accumulates gradients on one device only. Received: accumulation="
+            f"{recipe.accumulation} on {strategy.num_replicas_in_sync} devices"
+        )
+    chief = distribution.is_chief(strategy)
+    folder = None if output is None else pathlib.Path(output)
+    if folder and (chief or resume):
+        runs.open_folder(folder, settings, resume)
     _seed_everything(model, seed)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
+    distribution.check_same_everywhere(strategy, notes["step"])
     progress = Progress(notes["step"])
-    best = BestModel(model, folder and folder / "model.keras", **notes.get("best", {}))
-    history = History(folder and folder / "history.csv", notes["history"])
+    kept = notes.get("best", {})
+    best = BestModel(model, folder and folder / "model.keras", **kept, write=chief)
+    written = folder / "history.csv" if folder and chief else None
+    history = History(written, notes["history"])
     pace = Pace(data.training.batch_size)
     callbacks = [progress]
     if recipe.ema_momentum:
@@ -124,31 +136,36 @@ def train(
         callbacks.append(
             Checkpoints(folder, steps, checkpoint_steps, progress, history, best)
         )
-    batches = _training_batches(config, recipe, data, seed, progress, pace)
+    batches = _training_batches(config, recipe, data, seed, progress, pace, strategy)
+    validation = data.validation.map(_one_hot(config.num_classes))
+    if strategy.num_replicas_in_sync > 1:
+        validation = distribution.own_part(strategy, validation)
+        validation = distribution.distributed(strategy, validation)
     start = time.monotonic()
     try:
         with _only(model, recipe.trainable), warnings.catch_warnings():
             # What is left of an epoch is shorter than Keras expects.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             trained = _compiled(model, config, recipe, data, teacher)
-            trained.fit(
-                batches,
-                validation_data=data.validation.map(_one_hot(config.num_classes)),
-                initial_epoch=progress.done // data.training.steps_per_epoch,
-                epochs=recipe.epochs,
-                callbacks=[*callbacks, pace, history, best],
-                shuffle=False,  # the data set shuffles itself
-                verbose=verbose,
-            )
+            with distribution.on_many_workers(trained):
+                trained.fit(
+                    batches,
+                    validation_data=validation,
+                    initial_epoch=progress.done // data.training.steps_per_epoch,
+                    epochs=recipe.epochs,
+                    callbacks=[*callbacks, pace, history, best],
+                    shuffle=False,  # the data set shuffles itself
+                    verbose=verbose if chief else 0,
+                )
     except BaseException:
-        if folder:
+        if folder and chief:
             runs.leave_what_was_finished(folder)
         raise
     figures = {**pace.figures, "seconds": round(time.monotonic() - start, 1)}
     best.restore()
-    evaluation = evaluate(model, data.test, data.class_names)
+    evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
     run = TrainingRun(history.columns, best.epoch, evaluation, figures)
-    if folder:
+    if folder and chief:
         runs.finish(folder, data, run.history, evaluation, best.epoch, figures)
         checkpoints.remove(folder)
     return run
@@ -180,30 +197,47 @@ def _compiled(
     model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData, teacher
 ) -> keras.Model:
     """Compiles and builds, so that a checkpoint finds every variable in its place."""
-    trained = model if teacher is None else Student(model, teacher, recipe)
+    strategy = model.distribute_strategy
     steps = recipe.epochs * data.training.steps_per_epoch
-    trained.compile(
-        optimizer=make_optimizer(recipe, steps, data.training.batch_size),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=config.head_output == "logits",
-            label_smoothing=recipe.label_smoothing,
-        ),
-        metrics=["accuracy"],
-        jit_compile=True,  # Keras' "auto" leaves XLA off on a CPU.
-    )
-    shape = (data.training.batch_size, *config.image_size, config.channels)
-    images = keras.KerasTensor(shape, "float32")
-    targets = keras.KerasTensor((shape[0], config.num_classes), "float32")
-    trained._symbolic_build(data_batch=(images, targets))
+    with strategy.scope():
+        trained = model if teacher is None else Student(model, teacher, recipe)
+        trained.compile(
+            optimizer=make_optimizer(recipe, steps, data.training.batch_size),
+            loss=keras.losses.CategoricalCrossentropy(
+                from_logits=config.head_output == "logits",
+                label_smoothing=recipe.label_smoothing,
+            ),
+            metrics=["accuracy"],
+            # Keras' "auto" leaves XLA off on a CPU; on several replicas it fails.
+            jit_compile=strategy.num_replicas_in_sync == 1,
+        )
+        shape = (data.training.batch_size, *config.image_size, config.channels)
+        images = keras.KerasTensor(shape, "float32")
+        targets = keras.KerasTensor((shape[0], config.num_classes), "float32")
+        trained._symbolic_build(data_batch=(images, targets))
     return trained
 
 
-def _training_batches(config, recipe, data: ImageData, seed, progress, pace):
+def _on_one_device(model: keras.Model) -> keras.Model:
+    """The model itself, or a copy for this process alone if it is on several."""
+    if model.distribute_strategy.num_replicas_in_sync == 1:
+        return model
+    copy = build_vit(config_of(model))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _training_batches(config, recipe, data: ImageData, seed, progress, pace, strategy):
     """Augmented batches of what is left of an epoch, at each pass."""
-    augment = Augmentation(recipe, config.num_classes, seed)
-    batches = data.training.epochs(lambda: progress.done, repeats=recipe.repeats)
+    worker = distribution.worker_of(strategy)
+    augment = Augmentation(recipe, config.num_classes, seed, worker[0])
+    batches = data.training.epochs(
+        lambda: progress.done, repeats=recipe.repeats, worker=worker
+    )
     batches = batches.map(augment, tf.data.AUTOTUNE, deterministic=True)
     batches = pace.stamp(batches).prefetch(tf.data.AUTOTUNE)
+    if strategy.num_replicas_in_sync > 1:
+        return distribution.distributed(strategy, batches)
     # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
     # `assert_cardinality` would not let that rest end.
     batches.cardinality = lambda: tf.constant(data.training.steps_per_epoch, tf.int64)

@@ -22,6 +22,7 @@ RANKS = [
         "keras_vit.folders",
         "keras_vit.augmentation",
         "keras_vit.checkpoints",
+        "keras_vit.distribution",
     },
     {"keras_vit.model", "keras_vit.pictures", "keras_vit.pipeline"},
     {

@@ -1,0 +1,349 @@
+"""Training on several GPUs and on several hosts, and what Keras needs for it.
+
+Every worker of a cluster runs the same program; `TF_CONFIG` tells them apart:
+
+    {"cluster": {"worker": ["host0:12345", "host1:12345"]},
+     "task": {"type": "worker", "index": 0}}
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from keras_vit.config import check_choice
+
+STRATEGIES = ("auto", "mirrored", "multiworker")
+# Seconds. A worker that answered and falls silent for this long is taken for dead.
+SILENCE = 10.0
+# How long workers are waited for at the start.
+PATIENCE = 300.0
+# Exit status after another worker stopped answering.
+WORKER_LOST = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The hosts that train together.
+
+    Attributes:
+        addresses: `host:port` of each worker; the first one writes the files.
+        index: Which of them this process is.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+
+
+def read_cluster(text: str) -> Cluster:
+    """Reads `TF_CONFIG`.
+
+    Raises:
+        ValueError: If it is no JSON, or names no workers, or not this one.
+    """
+    try:
+        content = json.loads(text)
+        workers = content["cluster"]
+        addresses = (*workers.get("chief", ()), *workers.get("worker", ()))
+        kind, index = content["task"]["type"], int(content["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            'TF_CONFIG must be like {"cluster": {"worker": ["HOST:PORT", ...]}, '
+            f'"task": {{"type": "worker", "index": 0}}}}. {error!r} in: {text[:200]}'
+        ) from error
+    if set(workers) - {"chief", "worker"} or kind not in workers:
+        raise ValueError(
+            "TF_CONFIG may name a chief and workers, of which this is one. Received: "
+            f"{', '.join(workers)} and a task of type {kind!r}"
+        )
+    for address in addresses:
+        host, _, port = str(address).rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(
+                f"TF_CONFIG must name each worker HOST:PORT. Received: {address!r}"
+            )
+    if not 0 <= index < len(workers[kind]):
+        raise ValueError(
+            f"TF_CONFIG names {len(workers[kind])} of type {kind!r}. Received: "
+            f"index={index}"
+        )
+    before = len(workers.get("chief", ())) if kind == "worker" else 0
+    return Cluster(addresses, before + index)
+
+
+class Watchdog:
+    """Ends this process with a line that names the worker which is gone.
+
+    Without it, the others would wait for a dead worker, for minutes or for ever. It
+    opens and closes a connection to each of them once a second.
+
+    Args:
+        cluster: Who is to be watched.
+        patience: Seconds in which all must have answered for the first time.
+        silence: Seconds without an answer after which a worker is taken for dead.
+        end: What to do with the line and the exit status.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        patience: float = PATIENCE,
+        silence: float = SILENCE,
+        end: Callable[[str, int], None] | None = None,
+    ):
+        self.patience = patience
+        self.silence = silence
+        self._others = {
+            index: address
+            for index, address in enumerate(cluster.addresses)
+            if index != cluster.index
+        }
+        self._begun = time.monotonic()
+        self._heard: dict[int, float] = {}
+        self._stopped = threading.Event()
+        try:
+            self._terminal = os.dup(
+                sys.stderr.fileno()
+            )  # which may be redirected later
+        except (AttributeError, OSError):
+            self._terminal = 2
+        self._end = end or self._exit
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        """Begins to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends watching; who goes now has finished."""
+        self._stopped.set()
+
+    def wait(self) -> None:
+        """Gives it the time to find out who is gone, after something failed."""
+        self._thread.join(self.silence + 5)
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(1.0):
+            now = time.monotonic()
+            for index, address in self._others.items():
+                if _answers(address):
+                    self._heard[index] = now
+            verdict = self._verdict(time.monotonic())
+            if verdict and not self._stopped.is_set():
+                return self._end(*verdict)
+        return None
+
+    def _verdict(self, now: float) -> tuple[str, int] | None:
+        absent = [i for i in self._others if i not in self._heard]
+        if absent and now - self._begun > self.patience:
+            return (
+                f"{self._names(absent)} never answered in {self.patience:g} seconds.",
+                2,
+            )
+        gone = [i for i, heard in self._heard.items() if now - heard > self.silence]
+        if gone:
+            line = (
+                f"{self._names(gone)} stopped answering {self.silence:g} seconds ago. "
+                "Start all workers again to go on from the newest checkpoint."
+            )
+            return line, WORKER_LOST
+        return None
+
+    def _names(self, indices: list[int]) -> str:
+        named = ", ".join(f"{i} ({self._others[i]})" for i in indices)
+        return f"Worker {named}" if len(indices) == 1 else f"Workers {named}"
+
+    def _exit(self, line: str, status: int) -> None:
+        # Nothing softer ends a process that waits in a collective operation.
+        os.write(self._terminal, f"keras-vit: {line}\n".encode())
+        os._exit(status)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+_watchdog: Watchdog | None = None  # a process is in one cluster
+
+
+def make_strategy(
+    name: str = "auto", patience: float = PATIENCE
+) -> tf.distribute.Strategy:
+    """The strategy to build a model under, before anything else is done.
+
+    Args:
+        name: `"mirrored"` for all GPUs of this host; `"multiworker"` for the hosts in
+            `TF_CONFIG`, all GPUs of each; `"auto"` for several hosts if `TF_CONFIG` is
+            set, else for several GPUs if there are any, else for one device.
+        patience: Seconds to wait for the other hosts. A process whose others don't
+            come, or go while it trains, ends with a line that names them.
+
+    Raises:
+        ValueError: If the name is unknown, `TF_CONFIG` can't be read, or TensorFlow was
+            used before.
+    """
+    global _watchdog
+    check_choice("strategy", name, STRATEGIES)
+    config = os.environ.get("TF_CONFIG", "")
+    if name == "auto" and config:
+        name = "multiworker"
+    if name == "auto":
+        several = len(tf.config.list_physical_devices("GPU")) > 1
+        name = "mirrored" if several else "none"
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if not config:
+        raise ValueError("The multiworker strategy needs TF_CONFIG to be set.")
+    cluster = read_cluster(config)
+    if len(cluster.addresses) > 1:
+        _watchdog = Watchdog(cluster, patience)
+        _watchdog.start()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        if "startup" not in str(error):
+            raise
+        raise ValueError(
+            "make_strategy must come before all else that uses TensorFlow, seeds too."
+        ) from error
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files."""
+    return worker_of(strategy)[0] == 0
+
+
+def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """(index, count): which worker this process is, of how many."""
+    if strategy.num_replicas_in_sync == 1:
+        return 0, 1
+    count = strategy.num_replicas_in_sync // len(strategy.extended.worker_devices)
+    resolver = strategy.cluster_resolver
+    if count == 1 or resolver is None:
+        return 0, 1
+    before = 0
+    if resolver.task_type == "worker":
+        before = len(resolver.cluster_spec().as_dict().get("chief", ()))
+    return before + resolver.task_id, count
+
+
+def own_part(strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
+    """Of each batch what this worker is to see of it."""
+    index, count = worker_of(strategy)
+    if count == 1:
+        return batches
+    return batches.map(lambda *batch: tuple(part[index::count] for part in batch))
+
+
+def distributed(
+    strategy: tf.distribute.Strategy, batches: tf.data.Dataset
+) -> tf.distribute.DistributedDataset:
+    """The batches of this worker, each cut into one part for each of its devices."""
+    count = len(strategy.extended.worker_devices)
+
+    def any_size(*batch):
+        # Were the size fixed, the step that finds no more data would count images
+        # before it finds out.
+        return tuple(
+            tf.raw_ops.PlaceholderWithDefault(input=part, shape=(None, *part.shape[1:]))
+            for part in batch
+        )
+
+    def parts(*batch):
+        pieces = tf.nest.map_structure(
+            lambda value: tf.split(
+                value, _shares(tf.shape(value)[0], count), num=count
+            ),
+            batch,
+        )
+        # Concatenated shapes differ, so a data set for each piece.
+        data_sets = [
+            tf.data.Dataset.from_tensors(tuple(part[i] for part in pieces))
+            for i in range(count)
+        ]
+        whole = data_sets[0]
+        for other in data_sets[1:]:
+            whole = whole.concatenate(other)
+        return whole
+
+    batches = batches.map(any_size)
+    if count > 1:
+        batches = batches.flat_map(parts)
+    return strategy.distribute_datasets_from_function(lambda _: batches)
+
+
+def _shares(total, count: int):
+    """Sizes of `count` parts that are as equal as can be."""
+    return (total + tf.range(count)[::-1]) // count
+
+
+@contextlib.contextmanager
+def on_many_workers(model: keras.Model) -> Iterator[None]:
+    """While the block runs, `fit` works on several hosts.
+
+    Keras' TensorFlow trainer takes the mean of a step's figures along their first axis,
+    which numbers don't have. It also fails on data that is spread over replicas unless
+    everything was built before.
+    """
+    strategy = model.distribute_strategy
+    if worker_of(strategy)[1] == 1:
+        yield
+        return
+    steps = {name: getattr(model, name) for name in ("train_step", "test_step")}
+
+    def with_axis(step):
+        return lambda data: {name: value[None] for name, value in step(data).items()}
+
+    try:
+        for name, step in steps.items():
+            setattr(model, name, with_axis(step))
+        model._maybe_symbolic_build = lambda **_: None
+        yield
+        # Nobody goes before all have finished.
+        _sum_over_workers(strategy, 1)
+        if _watchdog:
+            _watchdog.stop()
+    except tf.errors.OpError:
+        if _watchdog:
+            _watchdog.wait()
+        raise
+    finally:
+        for name in (*steps, "_maybe_symbolic_build"):
+            delattr(model, name)
+
+
+def check_same_everywhere(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Checks that all workers go on from the same step.
+
+    Raises:
+        ValueError: If they don't, as where they don't share the run's folder.
+    """
+    _, count = worker_of(strategy)
+    if count > 1 and _sum_over_workers(strategy, step) != step * count:
+        raise ValueError(
+            "All workers must find the same checkpoint; the run's folder must be on a "
+            f"disk that they share. Received: one of step {step} and others"
+        )
+
+
+def _sum_over_workers(strategy, number: int) -> int:
+    local = len(strategy.extended.worker_devices)
+    values = strategy.experimental_distribute_values_from_function(
+        lambda _: tf.constant(number, tf.int64)
+    )
+    return int(strategy.reduce("SUM", values, axis=None)) // local
