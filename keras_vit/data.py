@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit import folders
-from keras_vit.batches import Split
+from keras_vit.batches import PARALLEL, Split
 from keras_vit.config import Preprocessing, check_choice
 from keras_vit.pipeline import (
     ImageData,
@@ -200,7 +200,7 @@ def _tfds(name: str, data_dir: str | None) -> ImageSource:
         split: Split(
             dataset.map(
                 lambda x: (x[image_key], tf.cast(x[label_key], tf.int32)),
-                num_parallel_calls=tf.data.AUTOTUNE,
+                num_parallel_calls=PARALLEL,
             ),
             builder.info.splits[slices[split]].num_examples,
         )

@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.batches import SHUFFLE_WINDOW, Split, TrainingImages
+from keras_vit.batches import (
+    PARALLEL,
+    SHUFFLE_WINDOW,
+    Split,
+    TrainingImages,
+    made_ahead,
+)
 from keras_vit.config import Preprocessing
 from keras_vit_pixels import fit_array
 
@@ -88,10 +94,10 @@ class ImageSource:
 
         def in_order(name: str) -> tf.data.Dataset:
             split = self.splits[name]
-            examples = split.examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            examples = split.examples.map(prepare, num_parallel_calls=PARALLEL)
             if kept(split):
                 examples = examples.cache()
-            return examples.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+            return made_ahead(examples.batch(batch_size))
 
         train = self.splits["train"]
         training = TrainingImages(train, prepare, batch_size, seed, kept(train))

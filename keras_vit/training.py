@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_vit import checkpoints, distribution, runs
 from keras_vit.augmentation import Augmentation
+from keras_vit.batches import PARALLEL, made_ahead
 from keras_vit.callbacks import (
     AveragedWeights,
     BestModel,
@@ -234,8 +235,8 @@ def _training_batches(config, recipe, data: ImageData, seed, progress, pace, str
     batches = data.training.epochs(
         lambda: progress.done, repeats=recipe.repeats, worker=worker
     )
-    batches = batches.map(augment, tf.data.AUTOTUNE, deterministic=True)
-    batches = pace.stamp(batches).prefetch(tf.data.AUTOTUNE)
+    batches = batches.map(augment, PARALLEL, deterministic=True)
+    batches = made_ahead(pace.stamp(batches))
     if strategy.num_replicas_in_sync > 1:
         return distribution.distributed(strategy, batches)
     # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
