@@ -42,6 +42,12 @@ class Cluster:
     addresses: tuple[str, ...]
     index: int
 
+    @property
+    def others(self) -> dict[int, str]:
+        """Addresses of all workers but this one, by index."""
+        numbered = enumerate(self.addresses)
+        return {i: address for i, address in numbered if i != self.index}
+
 
 def read_cluster(text: str) -> Cluster:
     """Reads `TF_CONFIG`.
@@ -79,6 +85,33 @@ def read_cluster(text: str) -> Cluster:
     return Cluster(addresses, before + index)
 
 
+def wait_for_all(cluster: Cluster, patience: float = PATIENCE) -> None:
+    """Waits until every worker answers at its address, as this one does meanwhile.
+
+    TensorFlow would wait too, without end and without a word about whom for.
+
+    Raises:
+        ValueError: If some never answered, or this worker can't have its own address.
+    """
+    own = cluster.addresses[cluster.index].rpartition(":")[2]
+    try:
+        server = socket.create_server(("", int(own)))
+    except OSError as error:
+        raise ValueError(
+            f"Worker {cluster.index} can't listen at port {own}: {error.strerror}."
+        ) from error
+    with server:
+        absent = cluster.others
+        deadline = time.monotonic() + patience
+        while absent:
+            absent = {i: it for i, it in absent.items() if not _answers(it)}
+            if absent and time.monotonic() > deadline:
+                raise ValueError(
+                    f"{_named(absent)} never answered in {patience:g} seconds."
+                )
+            time.sleep(0.2 if absent else 0)
+
+
 class Watchdog:
     """Ends this process with a line that names the worker which is gone.
 
@@ -87,26 +120,19 @@ class Watchdog:
 
     Args:
         cluster: Who is to be watched.
-        patience: Seconds in which all must have answered for the first time.
-        silence: Seconds without an answer after which a worker is taken for dead.
+        silence: Seconds without an answer after which a worker is taken for dead;
+            `SILENCE` if `None`.
         end: What to do with the line and the exit status.
     """
 
     def __init__(
         self,
         cluster: Cluster,
-        patience: float = PATIENCE,
-        silence: float = SILENCE,
+        silence: float | None = None,
         end: Callable[[str, int], None] | None = None,
     ):
-        self.patience = patience
-        self.silence = silence
-        self._others = {
-            index: address
-            for index, address in enumerate(cluster.addresses)
-            if index != cluster.index
-        }
-        self._begun = time.monotonic()
+        self.silence = SILENCE if silence is None else silence
+        self._others = cluster.others
         self._heard: dict[int, float] = {}
         self._stopped = threading.Event()
         try:
@@ -131,40 +157,34 @@ class Watchdog:
         self._thread.join(self.silence + 5)
 
     def _watch(self) -> None:
+        self._heard = dict.fromkeys(self._others, time.monotonic())
         while not self._stopped.wait(1.0):
-            now = time.monotonic()
             for index, address in self._others.items():
                 if _answers(address):
-                    self._heard[index] = now
-            verdict = self._verdict(time.monotonic())
-            if verdict and not self._stopped.is_set():
-                return self._end(*verdict)
+                    self._heard[index] = time.monotonic()
+            now = time.monotonic()
+            gone = {
+                index: self._others[index]
+                for index, heard in self._heard.items()
+                if now - heard > self.silence
+            }
+            if gone and not self._stopped.is_set():
+                line = (
+                    f"{_named(gone)} stopped answering {self.silence:g} seconds ago. "
+                    "Start all workers again to go on from the newest checkpoint."
+                )
+                return self._end(line, WORKER_LOST)
         return None
-
-    def _verdict(self, now: float) -> tuple[str, int] | None:
-        absent = [i for i in self._others if i not in self._heard]
-        if absent and now - self._begun > self.patience:
-            return (
-                f"{self._names(absent)} never answered in {self.patience:g} seconds.",
-                2,
-            )
-        gone = [i for i, heard in self._heard.items() if now - heard > self.silence]
-        if gone:
-            line = (
-                f"{self._names(gone)} stopped answering {self.silence:g} seconds ago. "
-                "Start all workers again to go on from the newest checkpoint."
-            )
-            return line, WORKER_LOST
-        return None
-
-    def _names(self, indices: list[int]) -> str:
-        named = ", ".join(f"{i} ({self._others[i]})" for i in indices)
-        return f"Worker {named}" if len(indices) == 1 else f"Workers {named}"
 
     def _exit(self, line: str, status: int) -> None:
         # Nothing softer ends a process that waits in a collective operation.
         os.write(self._terminal, f"keras-vit: {line}\n".encode())
         os._exit(status)
+
+
+def _named(workers: dict[int, str]) -> str:
+    named = ", ".join(f"{index} ({address})" for index, address in workers.items())
+    return f"Worker {named}" if len(workers) == 1 else f"Workers {named}"
 
 
 def _answers(address: str) -> bool:
@@ -188,12 +208,12 @@ def make_strategy(
         name: `"mirrored"` for all GPUs of this host; `"multiworker"` for the hosts in
             `TF_CONFIG`, all GPUs of each; `"auto"` for several hosts if `TF_CONFIG` is
             set, else for several GPUs if there are any, else for one device.
-        patience: Seconds to wait for the other hosts. A process whose others don't
-            come, or go while it trains, ends with a line that names them.
+        patience: Seconds to wait for the other hosts. When one of them goes later,
+            this process ends with a line that names it.
 
     Raises:
-        ValueError: If the name is unknown, `TF_CONFIG` can't be read, or TensorFlow was
-            used before.
+        ValueError: If the name is unknown, `TF_CONFIG` can't be read, a host doesn't
+            come, or TensorFlow was used before.
     """
     global _watchdog
     check_choice("strategy", name, STRATEGIES)
@@ -211,16 +231,19 @@ def make_strategy(
         raise ValueError("The multiworker strategy needs TF_CONFIG to be set.")
     cluster = read_cluster(config)
     if len(cluster.addresses) > 1:
-        _watchdog = Watchdog(cluster, patience)
-        _watchdog.start()
+        wait_for_all(cluster, patience)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except RuntimeError as error:
         if "startup" not in str(error):
             raise
         raise ValueError(
             "make_strategy must come before all else that uses TensorFlow, seeds too."
         ) from error
+    if len(cluster.addresses) > 1:
+        _watchdog = Watchdog(cluster)
+        _watchdog.start()
+    return strategy
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -251,9 +274,15 @@ def own_part(strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
 
 
 def distributed(
-    strategy: tf.distribute.Strategy, batches: tf.data.Dataset
+    strategy: tf.distribute.Strategy, batches: tf.data.Dataset, steps: int
 ) -> tf.distribute.DistributedDataset:
-    """The batches of this worker, each cut into one part for each of its devices."""
+    """The batches of this worker, each cut into one part for each of its devices.
+
+    Args:
+        strategy: Says how many devices.
+        batches: Tuples of tensors, images first.
+        steps: Number of batches of a whole pass; what is left of one may be less.
+    """
     count = len(strategy.extended.worker_devices)
 
     def any_size(*batch):
@@ -284,7 +313,10 @@ def distributed(
     batches = batches.map(any_size)
     if count > 1:
         batches = batches.flat_map(parts)
-    return strategy.distribute_datasets_from_function(lambda _: batches)
+    spread = strategy.distribute_datasets_from_function(lambda _: batches)
+    # Keras would take the first pass for the length of all.
+    spread._cardinality = steps
+    return spread
 
 
 def _shares(total, count: int):

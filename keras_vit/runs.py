@@ -70,10 +70,14 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     """
     if not (folder / "run.json").is_file():
         raise ValueError(f"There is no run to resume in '{folder}'.")
-    stored = json.loads((folder / "run.json").read_text())
-    if "top1" in stored:
+    if is_finished(folder):
         raise ValueError(f"The run in '{folder}' is finished.")
-    return stored
+    return json.loads((folder / "run.json").read_text())
+
+
+def is_finished(folder: pathlib.Path) -> bool:
+    """Whether a run has come to its end."""
+    return "top1" in json.loads((folder / "run.json").read_text())
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -106,6 +106,7 @@ def train(
         "recipe": dataclasses.asdict(recipe),
         "batch_size": data.training.batch_size,
         "seed": seed,
+        "precision": model.get_layer("patches").dtype_policy.name,
         "teacher": teacher_path,
         "teacher_weights": None if teacher is None else fingerprint(teacher),
     }
@@ -141,7 +142,8 @@ def train(
     validation = data.validation.map(_one_hot(config.num_classes))
     if strategy.num_replicas_in_sync > 1:
         validation = distribution.own_part(strategy, validation)
-        validation = distribution.distributed(strategy, validation)
+        steps = int(data.validation.cardinality())
+        validation = distribution.distributed(strategy, validation, steps)
     start = time.monotonic()
     try:
         with _only(model, recipe.trainable), warnings.catch_warnings():
@@ -237,11 +239,12 @@ def _training_batches(config, recipe, data: ImageData, seed, progress, pace, str
     )
     batches = batches.map(augment, PARALLEL, deterministic=True)
     batches = made_ahead(pace.stamp(batches))
+    steps = data.training.steps_per_epoch
     if strategy.num_replicas_in_sync > 1:
-        return distribution.distributed(strategy, batches)
+        return distribution.distributed(strategy, batches, steps)
     # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
     # `assert_cardinality` would not let that rest end.
-    batches.cardinality = lambda: tf.constant(data.training.steps_per_epoch, tf.int64)
+    batches.cardinality = lambda: tf.constant(steps, tf.int64)
     return batches
 
 

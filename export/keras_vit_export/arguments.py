@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from keras_vit_export.terminal import quiet
 
 if TYPE_CHECKING:
-    from keras_vit import ImageData, ViTConfig
+    from keras_vit import ImageData, TrainingRecipe, ViTConfig
     from keras_vit.pipeline import ImageSource
     from keras_vit_export.classifiers import AnyClassifier
 
@@ -79,14 +79,17 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError("--dataset is needed.")
     check_choice("--recipe", options.recipe or DEFAULT_RECIPE, RECIPES)
     recipe = RECIPES[options.recipe or DEFAULT_RECIPE]
-    recipe = dataclasses.replace(recipe, **_changed(options))
+    batch_size = 64 if options.batch_size is None else options.batch_size
     source = find_source(options)
     resize = options.resize or "stretch"
+    config = new_config(source, options.variant, options.image_size, resize)
     return {
         "source": source,
-        "config": new_config(source, options.variant, options.image_size, resize),
-        "recipe": recipe,
-        "batch_size": 64 if options.batch_size is None else options.batch_size,
+        "config": _taught(config) if options.teacher else config,
+        "recipe": _changed(recipe, options, batch_size),
+        "batch_size": batch_size,
+        "precision": options.precision or "float32",
+        "teacher": options.teacher,
         "seed": options.seed or 0,
     }
 
@@ -106,26 +109,45 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> dict[st
         for name, value in stored["config"].items()
     }
     config = ViTConfig(**fields)
+    teacher = options.teacher or stored["teacher"]
     if options.variant or options.image_size or options.resize:
         resize = options.resize or config.resize
         size = options.image_size or config.image_size
         config = new_config(source, options.variant, size, resize)
+        config = _taught(config) if teacher else config
     recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
     batch_size, seed = options.batch_size, options.seed
+    batch_size = stored["batch_size"] if batch_size is None else batch_size
     return {
         "source": source,
         "config": config,
-        "recipe": dataclasses.replace(recipe, **_changed(options)),
-        "batch_size": stored["batch_size"] if batch_size is None else batch_size,
+        "recipe": _changed(recipe, options, batch_size),
+        "batch_size": batch_size,
+        "precision": options.precision or stored["precision"],
+        "teacher": teacher,
         "seed": stored["seed"] if seed is None else seed,
     }
 
 
-def _changed(options: argparse.Namespace) -> dict[str, Any]:
-    """Fields of a training recipe that options change."""
-    given = {name: getattr(options, name) for name in ("epochs", "learning_rate")}
+def _taught(config: "ViTConfig") -> "ViTConfig":
+    """The same with a distillation token, and the class token that it stands beside."""
+    tokens = {"class_token": True, "distillation_token": True, "pool": "token"}
+    return dataclasses.replace(config, positions_cover_prefix=None, **tokens)
+
+
+def _changed(
+    recipe: "TrainingRecipe", options: argparse.Namespace, batch_size: int
+) -> "TrainingRecipe":
+    """A training recipe with the fields that options change."""
+    names = ("epochs", "learning_rate", "accumulation", "distillation")
+    given = {name: getattr(options, name) for name in names}
     given["flip"] = options.flip or None
-    return {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "learning_rate" in given:
+        # It is meant as it is, so it is that of the batches to come.
+        accumulation = given.get("accumulation", recipe.accumulation)
+        given["batch_size"] = max(batch_size, 1) * max(accumulation, 1)
+    return dataclasses.replace(recipe, **given)
 
 
 def open_model(path: pathlib.Path) -> "AnyClassifier":

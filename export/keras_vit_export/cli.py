@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        Exit status: 0, 2 after a user's mistake, 3 if nothing keeps to the budget, 130
-        after an interruption.
+        Exit status: 0, 2 after a user's mistake, 3 if nothing keeps to the budget, 4 if
+        another worker is gone, 130 after an interruption.
     """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -79,7 +79,8 @@ def _add_train(commands) -> None:
     _add_dataset(train, required=False)
     train.add_argument(
         "--recipe",
-        help="small (default), scratch_small, deit or augreg; the options below change it",
+        help="small (default), scratch_small, deit, augreg, finetune or linear_probe; "
+        "the options below change it",
     )
     train.add_argument(
         "--variant",
@@ -94,9 +95,34 @@ def _add_train(commands) -> None:
         "(default: that of the images up to 64 pixels, else 224)",
     )
     train.add_argument("--epochs", type=int, help="default: the recipe's")
-    train.add_argument("--batch-size", type=int, help="default: 64")
     train.add_argument(
-        "--learning-rate", type=float, help="peak (default: the recipe's)"
+        "--batch-size",
+        type=int,
+        help="images a step, over all workers together (default: 64)",
+    )
+    train.add_argument(
+        "--accumulation",
+        type=int,
+        metavar="N",
+        help="add up the gradients of N batches for each change of the weights",
+    )
+    train.add_argument(
+        "--learning-rate",
+        type=float,
+        help="peak (default: the recipe's, in proportion to the batch size)",
+    )
+    train.add_argument(
+        "--precision", help="float32 (default) or mixed_bfloat16, of the computations"
+    )
+    train.add_argument(
+        "--teacher",
+        type=pathlib.Path,
+        metavar="KERAS",
+        help="a .keras file whose answers are learnt too, by a distillation token",
+    )
+    train.add_argument(
+        "--distillation",
+        help="what a teacher gives: hard (its class, default) or soft (probabilities)",
     )
     train.add_argument(
         "--flip", action="store_true", help="mirror images at random in training"
@@ -118,6 +144,26 @@ def _add_train(commands) -> None:
         default=0,
         metavar="N",
         help="write a checkpoint every N steps too (default: when an epoch begins)",
+    )
+    train.add_argument(
+        "--continue",
+        action="store_true",
+        dest="go_on",
+        help="with --output: go on if that run was begun already, as a supervisor "
+        "needs it that starts the same command again",
+    )
+    train.add_argument(
+        "--strategy",
+        default="auto",
+        help="mirrored for all GPUs of this host, multiworker for the hosts in "
+        "TF_CONFIG, or auto (default)",
+    )
+    train.add_argument(
+        "--worker-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long other hosts are waited for at the start (default: 300)",
     )
     train.add_argument("--seed", type=int, help="default: 0")
     _add_json(train)

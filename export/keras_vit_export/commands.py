@@ -5,6 +5,7 @@ TensorFlow.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -61,19 +62,30 @@ def train(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.resume is None):
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
-        import keras_vit  # noqa: F401 - registers the layers
-        from keras_vit.runs import new_folder, read_settings
-    if options.resume:
-        folder = options.resume
+        from keras_vit import distribution
+        from keras_vit.runs import is_finished, new_folder, read_settings
+
+        # Before all else that uses TensorFlow.
+        strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
+    folder = options.resume or options.output
+    resume = options.resume is not None
+    if options.go_on and (folder / "run.json").exists():
+        resume = True
+        if is_finished(folder):
+            print(f"The run in '{folder}' is finished.")
+            return 0
+    if resume:
         planned = resumed_plan(options, read_settings(folder))
     else:
-        folder = new_folder(options.output)
+        if distribution.is_chief(strategy) and not options.go_on:
+            new_folder(folder)
         planned = new_plan(options)
     try:
         _, data, run = _train(
             **planned,
             folder=folder,
-            resume=options.resume is not None,
+            strategy=strategy,
+            resume=resume,
             checkpoint_steps=options.checkpoint_steps,
         )
     except KeyboardInterrupt:
@@ -83,6 +95,8 @@ def train(options: argparse.Namespace) -> int:
             if kept.exists()
             else "No epoch was finished, so nothing was kept."
         ) from None
+    if not distribution.is_chief(strategy):
+        return 0
     top1 = run.evaluation.top1
     print(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
     print(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
@@ -210,15 +224,29 @@ def classify(options: argparse.Namespace) -> int:
     return 2 if unreadable else 0
 
 
-def _train(source, config, recipe, seed, batch_size, folder, **options):
+def _train(
+    source,
+    config,
+    recipe,
+    seed,
+    batch_size,
+    folder,
+    strategy=None,
+    precision="float32",
+    **options,
+):
     """Builds and trains; the seed covers the first weights too."""
     import keras
 
     import keras_vit
+    from keras_vit.config import check_choice
 
+    check_choice("--precision", precision, ("float32", "mixed_bfloat16"))
+    keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
     data = source.load(config, batch_size=batch_size, seed=seed)
-    model = keras_vit.build_vit(config)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = keras_vit.build_vit(config)
     print(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
