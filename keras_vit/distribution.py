@@ -26,6 +26,7 @@ STRATEGIES = ("auto", "mirrored", "multiworker")
 SILENCE = 10.0
 # How long workers are waited for at the start.
 PATIENCE = 300.0
+_STEPS = ("train_step", "test_step")
 # Exit status after another worker stopped answering.
 WORKER_LOST = 4
 
@@ -285,14 +286,6 @@ def distributed(
     """
     count = len(strategy.extended.worker_devices)
 
-    def any_size(*batch):
-        # Were the size fixed, the step that finds no more data would count images
-        # before it finds out.
-        return tuple(
-            tf.raw_ops.PlaceholderWithDefault(input=part, shape=(None, *part.shape[1:]))
-            for part in batch
-        )
-
     def parts(*batch):
         pieces = tf.nest.map_structure(
             lambda value: tf.split(
@@ -310,7 +303,6 @@ def distributed(
             whole = whole.concatenate(other)
         return whole
 
-    batches = batches.map(any_size)
     if count > 1:
         batches = batches.flat_map(parts)
     spread = strategy.distribute_datasets_from_function(lambda _: batches)
@@ -325,26 +317,38 @@ def _shares(total, count: int):
 
 
 @contextlib.contextmanager
-def on_many_workers(model: keras.Model) -> Iterator[None]:
-    """While the block runs, `fit` works on several hosts.
+def on_replicas(model: keras.Model) -> Iterator[None]:
+    """While the block runs, `fit` works on several devices and several hosts.
 
-    Keras' TensorFlow trainer takes the mean of a step's figures along their first axis,
-    which numbers don't have. It also fails on data that is spread over replicas unless
-    everything was built before.
+    On several devices, the step that finds no more data has already decayed the weights
+    and counted itself when it finds out: nothing of that needs data. Here it waits.
+
+    On several hosts, Keras' TensorFlow trainer takes the mean of a step's figures along
+    their first axis, which numbers don't have, and fails on data that is spread over
+    replicas unless everything was built before.
     """
     strategy = model.distribute_strategy
-    if worker_of(strategy)[1] == 1:
+    if strategy.num_replicas_in_sync == 1:
         yield
         return
-    steps = {name: getattr(model, name) for name in ("train_step", "test_step")}
+    many_hosts = worker_of(strategy)[1] > 1
 
-    def with_axis(step):
-        return lambda data: {name: value[None] for name, value in step(data).items()}
+    def waiting(step):
+        def run(data):
+            with tf.control_dependencies(tf.nest.flatten(data)):
+                logs = step(data)
+            if many_hosts:
+                return {name: value[None] for name, value in logs.items()}
+            return logs
 
+        return run
+
+    changed = {name: waiting(getattr(model, name)) for name in _STEPS}
+    if many_hosts:
+        changed["_maybe_symbolic_build"] = lambda **_: None
     try:
-        for name, step in steps.items():
-            setattr(model, name, with_axis(step))
-        model._maybe_symbolic_build = lambda **_: None
+        for name, function in changed.items():
+            setattr(model, name, function)
         yield
         # Nobody goes before all have finished.
         _sum_over_workers(strategy, 1)
@@ -355,7 +359,7 @@ def on_many_workers(model: keras.Model) -> Iterator[None]:
             _watchdog.wait()
         raise
     finally:
-        for name in (*steps, "_maybe_symbolic_build"):
+        for name in changed:
             delattr(model, name)
 
 

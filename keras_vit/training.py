@@ -150,7 +150,7 @@ def train(
             # What is left of an epoch is shorter than Keras expects.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
             trained = _compiled(model, config, recipe, data, teacher)
-            with distribution.on_many_workers(trained):
+            with distribution.on_replicas(trained):
                 trained.fit(
                     batches,
                     validation_data=validation,

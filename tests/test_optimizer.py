@@ -1,0 +1,163 @@
+"""Learning rates, decay, clipping, accumulation and what is frozen."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_vit
+from keras_vit import checkpoints
+from keras_vit.optimizer import layer_scales, make_optimizer
+from keras_vit.recipes import RECIPES
+from tests.test_resume import run
+
+
+def gradients(model, rng):
+    return [
+        rng.normal(size=v.shape).astype("float32") for v in model.trainable_variables
+    ]
+
+
+def adamw(weights, steps, *, rate, decay, scales, decayed, clip, beta=(0.9, 0.999)):
+    """AdamW in NumPy: https://arxiv.org/abs/1711.05101, algorithm 2."""
+    first = [np.zeros_like(w) for w in weights]
+    second = [np.zeros_like(w) for w in weights]
+    for t, given in enumerate(steps, start=1):
+        norm = np.sqrt(sum(np.sum(g.astype("float64") ** 2) for g in given))
+        for i, gradient in enumerate(given):
+            g = gradient * min(1, clip / norm)
+            first[i] = beta[0] * first[i] + (1 - beta[0]) * g
+            second[i] = beta[1] * second[i] + (1 - beta[1]) * g**2
+            pull = decay * weights[i] if decayed[i] else 0.0
+            unbiased = np.sqrt(1 - beta[1] ** t) / (1 - beta[0] ** t)
+            step = unbiased * first[i] / (np.sqrt(second[i]) + 1e-7) + pull
+            weights[i] = weights[i] - rate * scales[i] * step
+    return weights
+
+
+def test_a_step_is_that_of_the_paper_with_a_rate_for_each_block(tiny, rng, randomize):
+    model = randomize(keras_vit.build_vit(tiny()))
+    recipe = keras_vit.TrainingRecipe(
+        learning_rate=0.1, layer_decay=0.5, weight_decay=0.3, clip_norm=1.0, warmup=0.0
+    )
+    optimizer = make_optimizer(recipe, 10**9)  # so many that the cosine stays at 1
+    variables = model.trainable_variables
+    steps = [gradients(model, rng) for _ in range(3)]
+    places = {"patches": 3, "positions": 3, "prefix_tokens": 3, "block_00": 2}
+    places |= {"block_01": 1, "final_norm": 0, "head": 0}
+    scales = [
+        0.5 ** next(n for name, n in places.items() if v.path.startswith(name))
+        for v in variables
+    ]
+    assert layer_scales(variables, 0.5) == scales
+    expected = adamw(
+        [np.array(v) for v in variables],
+        steps,
+        rate=0.1,
+        decay=0.3,
+        scales=scales,
+        decayed=[v.name == "kernel" for v in variables],
+        clip=1.0,
+    )
+    for given in steps:
+        optimizer.apply(given, variables)
+    for variable, value in zip(variables, expected, strict=True):
+        np.testing.assert_allclose(variable, value, rtol=2e-4, atol=1e-5)
+    again = type(optimizer).from_config(optimizer.get_config())
+    assert again.layer_decay == 0.5
+
+
+def test_the_rate_is_in_proportion_to_the_images_of_a_change():
+    recipe = keras_vit.TrainingRecipe(
+        learning_rate=0.1, batch_size=64, accumulation=3, warmup=0.0
+    )
+    assert float(make_optimizer(recipe, 10, 32).learning_rate) == pytest.approx(0.15)
+    assert float(make_optimizer(recipe, 10).learning_rate) == pytest.approx(0.3)
+
+
+def test_accumulated_gradients_are_those_of_a_larger_batch(tiny, rng, randomize):
+    model = randomize(keras_vit.build_vit(tiny()))
+    start = model.get_weights()
+    parts = [gradients(model, rng) for _ in range(4)]
+    means = [
+        [np.mean(pair, axis=0) for pair in zip(*parts[i : i + 2], strict=True)]
+        for i in (0, 2)
+    ]
+    common = {"warmup": 0.0, "ema_momentum": 0.81, "clip_norm": 0.5}
+    outcomes = []
+    for accumulation, steps in ((1, means), (2, parts)):
+        model.set_weights(start)
+        recipe = keras_vit.TrainingRecipe(
+            accumulation=accumulation, learning_rate=0.1 / accumulation, **common
+        )
+        optimizer = make_optimizer(recipe, 10**9)
+        for given in steps:
+            optimizer.apply(given, model.trainable_variables)
+        averages = optimizer._model_variables_moving_average
+        outcomes.append([np.array(v) for v in (*model.trainable_variables, *averages)])
+    count = len(model.trainable_variables)
+    for whole, summed in zip(*(it[:count] for it in outcomes), strict=True):
+        np.testing.assert_allclose(summed, whole, rtol=1e-5, atol=1e-6)
+    # Two batches without a change, then the change, each averaged in at sqrt(0.81).
+    assert np.isfinite(np.concatenate([a.ravel() for a in outcomes[1][count:]])).all()
+
+
+def test_a_probe_trains_the_head_alone_and_leaves_nothing_frozen(
+    tiny, stripes, rng, tmp_path
+):
+    model = keras_vit.build_vit(tiny(num_classes=2, class_names=("across", "down")))
+    before = {v.path: np.array(v) for v in model.trainable_variables}
+    recipe = RECIPES["linear_probe"]
+    recipe = keras_vit.TrainingRecipe(epochs=2, trainable=recipe.trainable)
+    data = stripes(rng).load(batch_size=16)
+    keras_vit.train(model, data, recipe, output=tmp_path / "run", verbose=0)
+    changed = {v.path for v in model.variables if v.path in before}
+    changed = {
+        path
+        for path in changed
+        if (before[path] != next(v for v in model.variables if v.path == path)).any()
+    }
+    assert changed == {"head/logits/kernel", "head/logits/bias"}
+    kept = keras.saving.load_model(tmp_path / "run/model.keras")
+    for found in (model, kept):
+        assert len(found.trainable_variables) == len(before)
+
+
+def test_a_name_of_no_layer_is_refused(tiny, stripes, rng):
+    model = keras_vit.build_vit(tiny(num_classes=2, class_names=("across", "down")))
+    recipe = keras_vit.TrainingRecipe(trainable=("hed",))
+    with pytest.raises(ValueError, match=r"No layer would be trained.*head"):
+        keras_vit.train(model, stripes(rng).load(batch_size=16), recipe)
+    assert model.trainable_variables
+
+
+def test_what_is_decayed_is_the_same_after_a_resume(tmp_path, monkeypatch):
+    decayed = []
+
+    def note(folder, model):
+        optimizer = model.optimizer
+        decayed.append(
+            {
+                v.path
+                for v in model.trainable_variables
+                if optimizer._use_weight_decay(v.value)
+            }
+        )
+        return restore(folder, model)
+
+    restore = checkpoints.restore
+    monkeypatch.setattr(checkpoints, "restore", note)
+    saved, calls = checkpoints.save, []
+
+    def stop(*arguments, **options):
+        saved(*arguments, **options)
+        calls.append(0)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run")
+    monkeypatch.setattr(checkpoints, "save", saved)
+    run(tmp_path / "run", resume=True)
+    assert len(decayed) == 1
+    assert {path.rpartition("/")[2] for path in decayed[0]} == {"kernel"}
