@@ -7,7 +7,7 @@ from keras_vit import layers
 from keras_vit.config import Preprocessing, ViTConfig
 from keras_vit.data import load_data
 from keras_vit.evaluation import Evaluation
-from keras_vit.model import build_vit, config_of
+from keras_vit.model import build_vit, config_of, with_head
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
 from keras_vit.training import TrainingRun, evaluate, train
@@ -25,4 +25,5 @@ __all__ = [
     "layers",
     "load_data",
     "train",
+    "with_head",
 ]

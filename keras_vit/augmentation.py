@@ -11,6 +11,9 @@ from keras import layers
 
 from keras_vit.recipes import TrainingRecipe
 
+# Pixels and targets, whatever precision the model is trained in: MixUp fails in half.
+_PRECISE = {"dtype": "float32"}
+
 
 class StepSeed(keras.random.SeedGenerator):
     """Seeds that follow from a number of one's own and the step, in order of drawing.
@@ -102,23 +105,23 @@ def _image_layers(recipe: TrainingRecipe) -> list[layers.Layer]:
         part = recipe.translation
         found.append(
             layers.RandomTranslation(
-                part, part, fill_mode="constant", interpolation="nearest"
+                part, part, fill_mode="constant", interpolation="nearest", **_PRECISE
             )
         )
     if recipe.flip:
-        found.append(layers.RandomFlip("horizontal"))
+        found.append(layers.RandomFlip("horizontal", **_PRECISE))
     if recipe.rand_augment:
-        found.append(layers.RandAugment(factor=recipe.rand_augment))
+        found.append(layers.RandAugment(factor=recipe.rand_augment, **_PRECISE))
     if recipe.random_erasing:
         rate = recipe.random_erasing
-        found.append(layers.RandomErasing(factor=(rate, rate)))
+        found.append(layers.RandomErasing(factor=(rate, rate), **_PRECISE))
     return found
 
 
 def _mixers(recipe: TrainingRecipe) -> list[layers.Layer]:
     found = []
     if recipe.mixup:
-        found.append(layers.MixUp(recipe.mixup))
+        found.append(layers.MixUp(recipe.mixup, **_PRECISE))
     if recipe.cutmix:
-        found.append(layers.CutMix(recipe.cutmix))
+        found.append(layers.CutMix(recipe.cutmix, **_PRECISE))
     return found

@@ -1,5 +1,8 @@
 """build_vit(config) -> keras.Model. Wiring only: blocks own no weights."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import keras
 
 from keras_vit import layers
@@ -180,6 +183,29 @@ def config_of(model: keras.Model) -> ViTConfig:
             "config_of reads models made by build_vit. Received: a model with layers of "
             f"these names but of other kinds. {error}"
         ) from error
+
+
+def with_head(
+    model: keras.Model, num_classes: int, class_names: Sequence[str] = ()
+) -> keras.Model:
+    """A new model with all weights of another; the head is new where classes differ.
+
+    Args:
+        model: Built by `build_vit`.
+        num_classes: Number of classes of the new model.
+        class_names: Name of each, or `()`.
+
+    Raises:
+        ValueError: If another function made the model.
+    """
+    config = config_of(model)
+    classes = {"num_classes": num_classes, "class_names": tuple(class_names)}
+    changed = dataclasses.replace(config, **classes)
+    copy = build_vit(changed)
+    for layer in copy.layers:
+        if changed == config or not layer.name.startswith("head"):
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
 
 
 def _embedding_fields(model, found):

@@ -59,6 +59,7 @@ def train(
     output: str | pathlib.Path | None = None,
     seed: int = 0,
     teacher: keras.Model | str | pathlib.Path | None = None,
+    origin: str | None = None,
     resume: bool = False,
     checkpoint_steps: int = 0,
     verbose: int | str = "auto",
@@ -79,6 +80,7 @@ def train(
             weights already.
         teacher: Any Keras model, or its file, that the distillation token learns from
             as the recipe says; it takes the same images and knows the same classes.
+        origin: Where the model's first weights come from, for `run.json`.
         resume: Whether to go on from the newest checkpoint in `output`. On one CPU the
             end is that of a run which was never interrupted, to the last bit.
         checkpoint_steps: Steps between checkpoints within an epoch; each epoch begins
@@ -106,6 +108,7 @@ def train(
         "recipe": dataclasses.asdict(recipe),
         "batch_size": data.training.batch_size,
         "seed": seed,
+        "origin": origin,
         "precision": model.get_layer("patches").dtype_policy.name,
         "teacher": teacher_path,
         "teacher_weights": None if teacher is None else fingerprint(teacher),

@@ -80,12 +80,21 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     check_choice("--recipe", options.recipe or DEFAULT_RECIPE, RECIPES)
     recipe = RECIPES[options.recipe or DEFAULT_RECIPE]
     batch_size = 64 if options.batch_size is None else options.batch_size
+    if options.recipe in ("finetune", "linear_probe") and options.origin is None:
+        raise ValueError(f"--recipe {options.recipe} needs --from, a trained model.")
+    shape = (options.variant, options.image_size, options.resize, options.teacher)
+    if options.origin and any(shape):
+        raise ValueError(
+            "--from brings its own size, so --variant, --image-size, --resize and "
+            "--teacher don't go with it."
+        )
     source = find_source(options)
     resize = options.resize or "stretch"
     config = new_config(source, options.variant, options.image_size, resize)
     return {
         "source": source,
         "config": _taught(config) if options.teacher else config,
+        "origin": options.origin and str(options.origin),
         "recipe": _changed(recipe, options, batch_size),
         "batch_size": batch_size,
         "precision": options.precision or "float32",
@@ -121,6 +130,7 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> dict[st
     return {
         "source": source,
         "config": config,
+        "origin": stored["origin"] if options.origin is None else str(options.origin),
         "recipe": _changed(recipe, options, batch_size),
         "batch_size": batch_size,
         "precision": options.precision or stored["precision"],

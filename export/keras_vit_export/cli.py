@@ -83,6 +83,14 @@ def _add_train(commands) -> None:
         "the options below change it",
     )
     train.add_argument(
+        "--from",
+        type=pathlib.Path,
+        dest="origin",
+        metavar="KERAS",
+        help="a trained .keras file to start from; its head is made anew if the classes "
+        "differ",
+    )
+    train.add_argument(
         "--variant",
         help="size and patch side, such as nano/2, micro/4 or Ti/16 "
         "(default: by the size of the images)",

@@ -233,6 +233,7 @@ def _train(
     folder,
     strategy=None,
     precision="float32",
+    origin=None,
     **options,
 ):
     """Builds and trains; the seed covers the first weights too."""
@@ -240,20 +241,27 @@ def _train(
 
     import keras_vit
     from keras_vit.config import check_choice
+    from keras_vit.files import load_model
 
     check_choice("--precision", precision, ("float32", "mixed_bfloat16"))
     keras.config.set_dtype_policy(precision)
     keras.utils.set_random_seed(seed)
-    data = source.load(config, batch_size=batch_size, seed=seed)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        model = keras_vit.build_vit(config)
+        if origin:
+            classes = len(source.class_names), source.class_names
+            model = keras_vit.with_head(load_model(origin), *classes)
+        else:
+            model = keras_vit.build_vit(config)
+    data = source.load(keras_vit.config_of(model), batch_size=batch_size, seed=seed)
     print(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
         + f" images in {len(data.class_names)} classes."
     )
     with quiet():
-        run = keras_vit.train(model, data, recipe, output=folder, seed=seed, **options)
+        run = keras_vit.train(
+            model, data, recipe, output=folder, seed=seed, origin=origin, **options
+        )
     return model, data, run
 
 

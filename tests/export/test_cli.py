@@ -241,6 +241,52 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     assert "finished" in complaint(capfd, "train", "--resume", folder)
 
 
+def test_a_student_learns_from_a_file_in_less_precision_and_is_fine_tuned(
+    photos, tmp_path, capfd
+):
+    base = ["train", "--dataset", str(photos), "--epochs", "1", "--batch-size", "8"]
+    first = [
+        "--image-size",
+        "8",
+        "--accumulation",
+        "2",
+        "--output",
+        str(tmp_path / "a"),
+    ]
+    assert main([*base, *first]) == 0
+    teacher = ["--teacher", str(tmp_path / "a/model.keras"), "--distillation", "soft"]
+    second = [*teacher, "--image-size", "8", "--precision", "mixed_bfloat16"]
+    assert main([*base, *second, "--output", str(tmp_path / "b")]) == 0
+    student = str(tmp_path / "b/model.keras")
+    third = ["--from", student, "--recipe", "linear_probe", "--continue"]
+    for _ in range(2):
+        assert main([*base, *third, "--output", str(tmp_path / "c")]) == 0
+    assert "is finished" in capfd.readouterr().out
+    for name, precision in (("b", "mixed_bfloat16"), ("c", "float32")):
+        settings = json.loads((tmp_path / name / "run.json").read_text())
+        assert settings["precision"] == precision
+        assert settings["config"]["distillation_token"]
+
+
+def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monkeypatch):
+    base = ["train", "--dataset", "digits", "--output", tmp_path / "run"]
+
+    def line(*options):
+        return complaint(capfd, *base, *options)
+
+    assert "needs --from" in line("--recipe", "finetune")
+    assert "don't go with it" in line("--from", "m.keras", "--variant", "nano/2")
+    assert "There is no file" in line("--from", tmp_path / "m.keras")
+    assert "There is no file" in line("--teacher", tmp_path / "m.keras")
+    assert "mixed_bfloat16" in line("--precision", "bfloat")
+    assert "hard, soft" in line("--distillation", "warm")
+    assert "mirrored" in line("--strategy", "many")
+    assert "needs TF_CONFIG" in line("--strategy", "multiworker")
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert "TF_CONFIG must be like" in line()
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_names_every_training_recipe():
     from keras_vit.recipes import RECIPES
 

@@ -1,0 +1,55 @@
+"""Every training recipe makes two steps on the published sizes."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_vit
+from keras_vit.pipeline import array_source
+from keras_vit.recipes import RECIPES
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+
+def two_steps(recipe, size, precision):
+    """Trains on images of 2 x 2 patches, two a batch; gives back what came of it."""
+    keras.config.set_dtype_policy(precision)
+    images = np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3)).astype("uint8")
+    rows = {"train": range(4), "validation": range(4, 8), "test": range(8, 12)}
+    rows = {name: np.array(chosen) for name, chosen in rows.items()}
+    source = array_source("noise", ["a", "b"], images, np.arange(12) % 2, rows)
+    config = keras_vit.ViTConfig.from_variant(
+        f"{size}/16", image_size=32, num_classes=2, drop_path=0.1
+    )
+    model = keras_vit.build_vit(config)
+    before = [np.array(v) for v in model.get_layer("head").weights]
+    changed = {**vars(RECIPES[recipe]), "epochs": 1, "warmup": 0.0, "ema_momentum": 0.0}
+    run = keras_vit.train(
+        model,
+        source.load(config, batch_size=2),
+        keras_vit.TrainingRecipe(**changed),
+        verbose=0,
+    )
+    after = [np.array(v) for v in model.get_layer("head").weights]
+    return run, before, after
+
+
+def check(recipe, size, precision):
+    run, before, after = two_steps(recipe, size, precision)
+    assert np.isfinite(run.history["loss"]).all()
+    assert np.isfinite(run.evaluation.probabilities).all()
+    assert any((a != b).any() for a, b in zip(after, before, strict=True))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_the_smallest_size(recipe, precision):
+    check(recipe, "nano", precision)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("size", ["micro", "Ti", "S", "B"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_the_larger_sizes(recipe, size, precision):
+    check(recipe, size, precision)
