@@ -141,7 +141,7 @@ def train(
         callbacks.append(
             Checkpoints(folder, steps, checkpoint_steps, progress, history, best)
         )
-    batches = _training_batches(config, recipe, data, seed, progress, pace, strategy)
+    batches = training_batches(config, recipe, data, seed, progress, pace, strategy)
     validation = data.validation.map(_one_hot(config.num_classes))
     if strategy.num_replicas_in_sync > 1:
         validation = distribution.own_part(strategy, validation)
@@ -152,7 +152,7 @@ def train(
         with _only(model, recipe.trainable), warnings.catch_warnings():
             # What is left of an epoch is shorter than Keras expects.
             warnings.filterwarnings("ignore", message="Your input ran out of data")
-            trained = _compiled(model, config, recipe, data, teacher)
+            trained = compiled(model, config, recipe, data, teacher)
             with distribution.on_replicas(trained):
                 trained.fit(
                     batches,
@@ -199,7 +199,7 @@ def _only(model: keras.Model, beginnings: tuple[str, ...]) -> Iterator[None]:
             layer.trainable = True
 
 
-def _compiled(
+def compiled(
     model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData, teacher
 ) -> keras.Model:
     """Compiles and builds, so that a checkpoint finds every variable in its place."""
@@ -233,7 +233,7 @@ def _on_one_device(model: keras.Model) -> keras.Model:
     return copy
 
 
-def _training_batches(config, recipe, data: ImageData, seed, progress, pace, strategy):
+def training_batches(config, recipe, data: ImageData, seed, progress, pace, strategy):
     """Augmented batches of what is left of an epoch, at each pass."""
     worker = distribution.worker_of(strategy)
     augment = Augmentation(recipe, config.num_classes, seed, worker[0])

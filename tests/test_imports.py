@@ -33,6 +33,7 @@ RANKS = [
     },
     {"keras_vit.runs"},
     {"keras_vit.training"},
+    {"keras_vit.rehearsal"},
     {"keras_vit"},
     {
         "keras_vit_export.recipes",

@@ -70,8 +70,33 @@ def new_config(
     return ViTConfig.from_variant(variant, image_size=(height, width), **config)
 
 
-def new_plan(options: argparse.Namespace) -> dict[str, Any]:
-    """What `train` trains, on what and how, by its options."""
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is trained, on what and how.
+
+    Attributes:
+        source: The images.
+        config: Sizes of the model; with `origin`, its own count.
+        recipe: How to train.
+        batch_size: Images a step.
+        seed: Of first weights, order, augmentation and dropout.
+        precision: Name of Keras' dtype policy.
+        origin: A `.keras` file to start from, or `None`.
+        teacher: A `.keras` file to learn from, or `None`.
+    """
+
+    source: "ImageSource"
+    config: "ViTConfig"
+    recipe: "TrainingRecipe"
+    batch_size: int = 64
+    seed: int = 0
+    precision: str = "float32"
+    origin: str | None = None
+    teacher: pathlib.Path | str | None = None
+
+
+def new_plan(options: argparse.Namespace) -> Plan:
+    """The plan that the options of `train` make."""
     from keras_vit.config import check_choice
     from keras_vit.recipes import DEFAULT_RECIPE, RECIPES
 
@@ -91,19 +116,19 @@ def new_plan(options: argparse.Namespace) -> dict[str, Any]:
     source = find_source(options)
     resize = options.resize or "stretch"
     config = new_config(source, options.variant, options.image_size, resize)
-    return {
-        "source": source,
-        "config": _taught(config) if options.teacher else config,
-        "origin": options.origin and str(options.origin),
-        "recipe": _changed(recipe, options, batch_size),
-        "batch_size": batch_size,
-        "precision": options.precision or "float32",
-        "teacher": options.teacher,
-        "seed": options.seed or 0,
-    }
+    return Plan(
+        source=source,
+        config=_taught(config) if options.teacher else config,
+        origin=options.origin and str(options.origin),
+        recipe=_changed(recipe, options, batch_size),
+        batch_size=batch_size,
+        precision=options.precision or "float32",
+        teacher=options.teacher,
+        seed=options.seed or 0,
+    )
 
 
-def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> dict[str, Any]:
+def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     """The plan of a run that was begun, with options that were given again.
 
     `train` finds out whether they are the same.
@@ -127,16 +152,16 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> dict[st
     recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
     batch_size, seed = options.batch_size, options.seed
     batch_size = stored["batch_size"] if batch_size is None else batch_size
-    return {
-        "source": source,
-        "config": config,
-        "origin": stored["origin"] if options.origin is None else str(options.origin),
-        "recipe": _changed(recipe, options, batch_size),
-        "batch_size": batch_size,
-        "precision": options.precision or stored["precision"],
-        "teacher": teacher,
-        "seed": stored["seed"] if seed is None else seed,
-    }
+    return Plan(
+        source=source,
+        config=config,
+        origin=stored["origin"] if options.origin is None else str(options.origin),
+        recipe=_changed(recipe, options, batch_size),
+        batch_size=batch_size,
+        precision=options.precision or stored["precision"],
+        teacher=teacher,
+        seed=stored["seed"] if seed is None else seed,
+    )
 
 
 def _taught(config: "ViTConfig") -> "ViTConfig":

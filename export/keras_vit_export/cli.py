@@ -173,6 +173,12 @@ def _add_train(commands) -> None:
         metavar="SECONDS",
         help="how long other hosts are waited for at the start (default: 300)",
     )
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build the model, estimate its memory, make a few steps, say how long the "
+        "whole would take, and write nothing",
+    )
     train.add_argument("--seed", type=int, help="default: 0")
     _add_json(train)
 

@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 from keras_vit_export.arguments import (
+    Plan,
     check_writable,
     data_for,
     image_paths,
@@ -38,9 +39,8 @@ def demo(options: argparse.Namespace) -> int:
     recipe = keras_vit.TrainingRecipe(epochs=options.epochs, learning_rate=6e-3)
     print(f"Training on 8 x 8 digits for {recipe.epochs} epochs.")
     source = data_sets.find_source("digits")
-    model, data, run = _train(
-        source, new_config(source), recipe, options.seed, 64, folder
-    )
+    plan = Plan(source, new_config(source), recipe, seed=options.seed)
+    model, data, run = _train(plan, folder)
     print(f"Top-1 on {data.counts['test']} test images: {run.evaluation.top1:.2%}")
     print("Exporting and measuring.")
     recipes = ["float32", "float16", "dynamic_int8"]
@@ -59,6 +59,8 @@ def demo(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """A data set -> run folder with the best model and its pictures."""
+    if options.dry_run:
+        return _dry_run(options)
     if (options.output is None) == (options.resume is None):
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
@@ -75,15 +77,15 @@ def train(options: argparse.Namespace) -> int:
             print(f"The run in '{folder}' is finished.")
             return 0
     if resume:
-        planned = resumed_plan(options, read_settings(folder))
+        plan = resumed_plan(options, read_settings(folder))
     else:
         if distribution.is_chief(strategy) and not options.go_on:
             new_folder(folder)
-        planned = new_plan(options)
+        plan = new_plan(options)
     try:
         _, data, run = _train(
-            **planned,
-            folder=folder,
+            plan,
+            folder,
             strategy=strategy,
             resume=resume,
             checkpoint_steps=options.checkpoint_steps,
@@ -224,35 +226,11 @@ def classify(options: argparse.Namespace) -> int:
     return 2 if unreadable else 0
 
 
-def _train(
-    source,
-    config,
-    recipe,
-    seed,
-    batch_size,
-    folder,
-    strategy=None,
-    precision="float32",
-    origin=None,
-    **options,
-):
-    """Builds and trains; the seed covers the first weights too."""
-    import keras
-
-    import keras_vit
-    from keras_vit.config import check_choice
-    from keras_vit.files import load_model
-
-    check_choice("--precision", precision, ("float32", "mixed_bfloat16"))
-    keras.config.set_dtype_policy(precision)
-    keras.utils.set_random_seed(seed)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        if origin:
-            classes = len(source.class_names), source.class_names
-            model = keras_vit.with_head(load_model(origin), *classes)
-        else:
-            model = keras_vit.build_vit(config)
-    data = source.load(keras_vit.config_of(model), batch_size=batch_size, seed=seed)
+def _train(plan: Plan, folder, strategy=None, **options):
+    """Builds and trains."""
+    with quiet():
+        import keras_vit
+    model, data = _built(plan, strategy)
     print(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
@@ -260,9 +238,88 @@ def _train(
     )
     with quiet():
         run = keras_vit.train(
-            model, data, recipe, output=folder, seed=seed, origin=origin, **options
+            model,
+            data,
+            plan.recipe,
+            output=folder,
+            seed=plan.seed,
+            teacher=plan.teacher,
+            origin=plan.origin,
+            **options,
         )
     return model, data, run
+
+
+def _built(plan: Plan, strategy=None):
+    """Model and data of a plan; the seed covers the first weights too."""
+    import keras
+
+    import keras_vit
+    from keras_vit.config import check_choice
+    from keras_vit.files import load_model
+
+    check_choice("--precision", plan.precision, ("float32", "mixed_bfloat16"))
+    keras.config.set_dtype_policy(plan.precision)
+    keras.utils.set_random_seed(plan.seed)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        if plan.origin:
+            classes = len(plan.source.class_names), plan.source.class_names
+            model = keras_vit.with_head(load_model(plan.origin), *classes)
+        else:
+            model = keras_vit.build_vit(plan.config)
+    fitted = keras_vit.config_of(model)
+    return model, plan.source.load(fitted, batch_size=plan.batch_size, seed=plan.seed)
+
+
+def _dry_run(options) -> int:
+    """What a training would be and take."""
+    with quiet():
+        import keras_vit
+        from keras_vit import rehearsal
+        from keras_vit.files import load_model
+    plan = new_plan(options)
+    model, data = _built(plan)
+    config = keras_vit.config_of(model)
+    tokens = config.num_patches + config.num_prefix_tokens
+    parameters = model.count_params()
+    print(
+        f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "
+        f"{config.num_heads} heads, {tokens} tokens from "
+        f"{config.image_size[0]} x {config.image_size[1]} pixels in {plan.precision}"
+    )
+    for name, value in dataclasses.asdict(plan.recipe).items():
+        print(f"  {name}: {value}")
+    needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
+    free = rehearsal.available_memory()
+    print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
+    if free is not None and needed > free:
+        raise ValueError(
+            f"a batch of {plan.batch_size} needs about {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
+            "--accumulation for the rest."
+        )
+    teacher = load_model(plan.teacher) if plan.teacher else None
+    with quiet():
+        found = rehearsal.rehearse(model, data, plan.recipe, teacher)
+    print(
+        f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
+        f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
+        f"{found.peak_memory_bytes / 1e9:.1f} GB"
+    )
+    print(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
+    write_json(
+        options.json,
+        {"parameters": parameters, "estimated_memory_bytes": needed}
+        | dataclasses.asdict(found),
+    )
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} seconds"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _export(model, recipes, images):

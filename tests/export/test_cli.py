@@ -268,6 +268,24 @@ def test_a_student_learns_from_a_file_in_less_precision_and_is_fine_tuned(
         assert settings["config"]["distillation_token"]
 
 
+def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
+    tmp_path, capfd, monkeypatch
+):
+    figures = tmp_path / "figures.json"
+    options = ["--dataset", "digits", "--dry-run", "--recipe", "deit", "--epochs", "3"]
+    assert main(["train", *options, "--json", str(figures)]) == 0
+    shown = capfd.readouterr().out
+    assert "4 blocks of width 64" in shown and "  mixup: 0.8" in shown
+    assert "images a second" in shown and "All 3 epochs: about" in shown
+    found = json.loads(figures.read_text())
+    assert found["seconds"] > found["compile_seconds"] > found["step_seconds"] > 0
+    # The estimate is of the right size, if not of this process, which ran other tests.
+    assert 8e8 < found["estimated_memory_bytes"] < 2e9
+    line = complaint(capfd, "train", *options, "--batch-size", "100000000")
+    assert "100000000 needs about" in line and "smaller --batch-size" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
+
+
 def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monkeypatch):
     base = ["train", "--dataset", "digits", "--output", tmp_path / "run"]
 

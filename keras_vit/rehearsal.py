@@ -1,0 +1,122 @@
+"""What a training would take: its memory, estimated, and its time, from a few steps."""
+
+import dataclasses
+import pathlib
+import resource
+import statistics
+import time
+
+import keras
+
+from keras_vit.callbacks import Pace, Progress
+from keras_vit.config import ViTConfig
+from keras_vit.model import config_of
+from keras_vit.pipeline import ImageData
+from keras_vit.recipes import TrainingRecipe
+from keras_vit.training import compiled, training_batches
+
+STEPS = 4
+# Measured: what TensorFlow and XLA's compiler take beside the arrays, and how much more
+# than the activations that are named below a step holds at its peak.
+OVERHEAD_BYTES = 800_000_000
+PEAK_FACTOR = 1.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsal:
+    """What a few steps of a training took.
+
+    Attributes:
+        compile_seconds: The first step, which compiles.
+        step_seconds: Median of the others.
+        images_per_second: At that pace.
+        seconds: Estimate of the whole training, on this machine.
+        peak_memory_bytes: Of this process so far.
+    """
+
+    compile_seconds: float
+    step_seconds: float
+    images_per_second: float
+    seconds: float
+    peak_memory_bytes: int
+
+
+def rehearse(
+    model: keras.Model,
+    data: ImageData,
+    recipe: TrainingRecipe,
+    teacher: keras.Model | None = None,
+) -> Rehearsal:
+    """Makes a few steps of a training on one device; the model is changed by them."""
+    config, training = config_of(model), data.training
+    times: list[float] = []
+    stopwatch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: times.append(-time.perf_counter()),
+        on_train_batch_end=lambda batch, logs: times.append(time.perf_counter()),
+    )
+    progress, pace = Progress(), Pace(training.batch_size)
+    trained = compiled(model, config, recipe, data, teacher)
+    strategy = model.distribute_strategy
+    batches = training_batches(config, recipe, data, 0, progress, pace, strategy)
+    trained.fit(
+        batches.repeat(STEPS).take(STEPS),
+        callbacks=[progress, stopwatch],
+        shuffle=False,
+        verbose=0,
+    )
+    # Keras begins a last step, which finds no more data.
+    first, *others = (
+        begin + end for begin, end in zip(times[::2], times[1::2], strict=False)
+    )
+    step = statistics.median(others)
+    # Without its gradients, a step takes a third.
+    validation = data.counts["validation"] / training.batch_size / 3
+    epoch = (training.steps_per_epoch + validation) * step
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Rehearsal(
+        compile_seconds=first,
+        step_seconds=step,
+        images_per_second=training.batch_size / step,
+        seconds=first + recipe.epochs * epoch,
+        peak_memory_bytes=peak,
+    )
+
+
+def estimated_memory(config: ViTConfig, parameters: int, batch_size: int) -> int:
+    """Bytes that training takes beside those that the process has, from sizes alone.
+
+    Weights, gradients, AdamW's two moments and the moving average; and for each image
+    what the backward pass reads: of a block the tokens before and after each norm and
+    dense layer, twice the attention weights, and the convolutions of the stem.
+    """
+    n, d, m = (
+        config.num_patches + config.num_prefix_tokens,
+        config.width,
+        config.mlp_dim,
+    )
+    block = n * (10 * d + 2 * m) + 2 * config.num_heads * n * n
+    height, width = config.image_size
+    stem = sum(
+        2.5 * filters * height * width / 4**index
+        for index, filters in enumerate(config.stem)
+    )
+    an_image = height * width * config.channels + stem + config.depth * block
+    arrays = 5 * parameters + PEAK_FACTOR * an_image * batch_size
+    return round(OVERHEAD_BYTES + 4 * arrays)
+
+
+def available_memory() -> int | None:
+    """Bytes that this process may still take, or `None` where that can't be found."""
+    found = []
+    try:
+        for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+        folder = pathlib.Path("/sys/fs/cgroup")  # a container's own limit
+        limit = (folder / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((folder / "memory.current").read_text())
+            found.append(int(limit) - used)
+    except OSError:
+        pass
+    return min(found, default=None)
