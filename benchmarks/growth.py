@@ -15,7 +15,7 @@ before loading. It is read from Linux's /proc.
 """
 
 # First, because of what its module `peers` says about timm and TensorFlow.
-from export_peers import Figure, count, machine, round_medians, started  # isort: skip
+from export_peers import round_medians, started  # isort: skip
 
 import argparse
 import dataclasses
@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import peers
+from figures import Figure, count, machine
 from keras_vit_export import export
 from keras_vit_export.recipes import RECIPES
 from matplotlib.axes import Axes

@@ -10,17 +10,14 @@ steps alone are timed: forward, backward, AdamW.
 
 import argparse
 import dataclasses
-import importlib.metadata
-import json
 import multiprocessing
 import os
 import pathlib
-import platform
-import statistics
 import time
 from collections.abc import Callable
 
 import numpy as np
+from figures import Figure, machine
 
 CLASSES = 10
 
@@ -194,27 +191,14 @@ def table(speeds: dict[str, list[float]]) -> str:
     for name, figures in speeds.items():
         pairs = zip(speeds["keras_vit"], figures, strict=True)
         ratios = [ours / theirs for ours, theirs in pairs]
-        lines.append(f"| {name} | {interval(figures, '.1f')} | {interval(ratios)} |")
+        lines.append(f"| {name} | {Figure.of(figures)} | {Figure.of(ratios)} |")
     return "\n".join(lines)
-
-
-def interval(figures: list[float], form: str = ".2f") -> str:
-    """The median, the lowest and the highest."""
-    middle, low, high = statistics.median(figures), min(figures), max(figures)
-    return f"{middle:{form}} ({low:{form}}..{high:{form}})"
-
-
-def machine() -> dict[str, str]:
-    """Where and with what it was measured."""
-    names = ("tensorflow", "keras", "keras-hub", "torch", "timm")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    return {"processor": platform.processor() or platform.machine(), **versions} | {
-        "cores": str(os.cpu_count())
-    }
 
 
 def main() -> None:
     """Times every shape and prints a table of each."""
+    from keras_vit.files import write_json  # not at the top: it loads Keras
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--shapes", default="small,Ti")
     parser.add_argument("--candidates", default="", help="such as keras_vit;KerasHub")
@@ -223,14 +207,14 @@ def main() -> None:
     options = parser.parse_args()
     wanted = [part for part in options.candidates.split(";") if part] or [""]
     names = [name for name in CANDIDATES if any(part in name for part in wanted)]
-    figures = {"machine": machine()}
-    print(", ".join(f"{name} {value}" for name, value in machine().items()))
+    figures = machine()
+    print("\n\n".join(figures.values()), flush=True)
     for key in options.shapes.split(","):
         shape = SHAPES[key]
         speeds = figures[key] = timed(shape, names, options.rounds)
         print(f"\n## {key}: {shape}\n\n{table(speeds)}", flush=True)
         if options.json:
-            options.json.write_text(json.dumps(figures, indent=2) + "\n")
+            write_json(options.json, figures)
 
 
 if __name__ == "__main__":
