@@ -151,7 +151,8 @@ class Checkpoints(keras.callbacks.Callback):
         every: Steps between checkpoints within an epoch; 0 for none.
         progress: Says how many steps are done.
         history: Its rows go into the checkpoint.
-        best: Its score goes into the checkpoint, and it says whether to write.
+        best: Its score goes into the checkpoint.
+        write: Whether this worker writes.
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Checkpoints(keras.callbacks.Callback):
         progress: Progress,
         history: History,
         best: BestModel,
+        write: bool = True,
     ):
         super().__init__()
         self.run = run
@@ -170,6 +172,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.progress = progress
         self.history = history
         self.best = best
+        self.write = write
         self._resumed = progress.done > 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -189,7 +192,7 @@ class Checkpoints(keras.callbacks.Callback):
         best = {"epoch": self.best.epoch, "score": self.best.score}
         notes = {"history": self.history.rows, "best": best}
         checkpoints.save(
-            self.run, self.model, self.progress.done, notes, self.best.write
+            self.run, self.model, self.progress.done, notes, write=self.write
         )
 
 
@@ -198,13 +201,16 @@ class Pace(keras.callbacks.Callback):
 
     Args:
         batch_size: Images a step.
+
+    Attributes:
+        spans: When each step began and ended, in seconds.
     """
 
     def __init__(self, batch_size: int):
         super().__init__()
         self.batch_size = batch_size
         self._made: list[float] = []
-        self._spans: list[tuple[float, float]] = []
+        self.spans: list[tuple[float, float]] = []
         self._begin = 0.0
 
     def stamp(self, batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -225,7 +231,7 @@ class Pace(keras.callbacks.Callback):
         self._begin = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._spans.append((self._begin, time.perf_counter()))
+        self.spans.append((self._begin, time.perf_counter()))
 
     @property
     def figures(self) -> dict[str, Any]:
@@ -234,7 +240,7 @@ class Pace(keras.callbacks.Callback):
         The first steps, which compile, are left out.
         """
         # Those after the last step were made ahead of time.
-        pairs = list(zip(self._spans, self._made, strict=False))
+        pairs = list(zip(self.spans, self._made, strict=False))
         pairs = pairs[min(2, len(pairs) - 1) :]
         busy = sum(end - begin for (begin, end), _ in pairs)
         waits = [min(max(at - begin, 0), end - begin) for (begin, end), at in pairs]

@@ -26,7 +26,6 @@ STRATEGIES = ("auto", "mirrored", "multiworker")
 SILENCE = 10.0
 # How long workers are waited for at the start.
 PATIENCE = 300.0
-_STEPS = ("train_step", "test_step")
 # Exit status after another worker stopped answering.
 WORKER_LOST = 4
 
@@ -82,8 +81,12 @@ def read_cluster(text: str) -> Cluster:
             f"TF_CONFIG names {len(workers[kind])} of type {kind!r}. Received: "
             f"index={index}"
         )
-    before = len(workers.get("chief", ())) if kind == "worker" else 0
-    return Cluster(addresses, before + index)
+    return Cluster(addresses, _place(workers, kind, index))
+
+
+def _place(workers: dict[str, list[str]], kind: str, index: int) -> int:
+    """Which worker of all it is: a chief comes before them."""
+    return index + (len(workers.get("chief", ())) if kind == "worker" else 0)
 
 
 def wait_for_all(cluster: Cluster, patience: float = PATIENCE) -> None:
@@ -137,9 +140,8 @@ class Watchdog:
         self._heard: dict[int, float] = {}
         self._stopped = threading.Event()
         try:
-            self._terminal = os.dup(
-                sys.stderr.fileno()
-            )  # which may be redirected later
+            # A copy: it may be redirected later.
+            self._terminal = os.dup(sys.stderr.fileno())
         except (AttributeError, OSError):
             self._terminal = 2
         self._end = end or self._exit
@@ -260,10 +262,8 @@ def worker_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     resolver = strategy.cluster_resolver
     if count == 1 or resolver is None:
         return 0, 1
-    before = 0
-    if resolver.task_type == "worker":
-        before = len(resolver.cluster_spec().as_dict().get("chief", ()))
-    return before + resolver.task_id, count
+    workers = resolver.cluster_spec().as_dict()
+    return _place(workers, resolver.task_type, resolver.task_id), count
 
 
 def own_part(strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
@@ -343,15 +343,17 @@ def on_replicas(model: keras.Model) -> Iterator[None]:
 
         return run
 
-    changed = {name: waiting(getattr(model, name)) for name in _STEPS}
+    names = ("train_step", "test_step")
+    changed = {name: waiting(getattr(model, name)) for name in names}
     if many_hosts:
         changed["_maybe_symbolic_build"] = lambda **_: None
     try:
         for name, function in changed.items():
             setattr(model, name, function)
         yield
-        # Nobody goes before all have finished.
-        _sum_over_workers(strategy, 1)
+        if many_hosts:
+            # Nobody goes before all have finished.
+            _sum_over_workers(strategy, 1)
         if _watchdog:
             _watchdog.stop()
     except tf.errors.OpError:

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from keras_vit.freezing import trainable
+
 
 @contextlib.contextmanager
 def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
@@ -42,21 +44,8 @@ def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
     and with no layer frozen."""
     # Not lists of one: a loaded model would give one, and want one.
     bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    with whole_file(path) as partial, thawed(bare):
+    with whole_file(path) as partial, trainable(bare.layers, True):
         bare.save(partial)
-
-
-@contextlib.contextmanager
-def thawed(model: keras.Model) -> Iterator[None]:
-    """While the block runs, none of the model's layers is frozen."""
-    frozen = [layer for layer in model.layers if not layer.trainable]
-    try:
-        for layer in frozen:
-            layer.trainable = True
-        yield
-    finally:
-        for layer in frozen:
-            layer.trainable = False
 
 
 def load_model(path: str | pathlib.Path) -> keras.Model:

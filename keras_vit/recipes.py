@@ -179,3 +179,5 @@ RECIPES: dict[str, TrainingRecipe] = {
     ),
 }
 DEFAULT_RECIPE = "small"
+# These make nothing of first weights that are random.
+OF_TRAINED_MODELS = ("finetune", "linear_probe")

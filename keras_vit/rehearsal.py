@@ -2,9 +2,7 @@
 
 import dataclasses
 import pathlib
-import resource
 import statistics
-import time
 
 import keras
 
@@ -49,36 +47,27 @@ def rehearse(
 ) -> Rehearsal:
     """Makes a few steps of a training on one device; the model is changed by them."""
     config, training = config_of(model), data.training
-    times: list[float] = []
-    stopwatch = keras.callbacks.LambdaCallback(
-        on_train_batch_begin=lambda batch, logs: times.append(-time.perf_counter()),
-        on_train_batch_end=lambda batch, logs: times.append(time.perf_counter()),
-    )
     progress, pace = Progress(), Pace(training.batch_size)
     trained = compiled(model, config, recipe, data, teacher)
     strategy = model.distribute_strategy
     batches = training_batches(config, recipe, data, 0, progress, pace, strategy)
     trained.fit(
         batches.repeat(STEPS).take(STEPS),
-        callbacks=[progress, stopwatch],
+        callbacks=[progress, pace],
         shuffle=False,
         verbose=0,
     )
-    # Keras begins a last step, which finds no more data.
-    first, *others = (
-        begin + end for begin, end in zip(times[::2], times[1::2], strict=False)
-    )
+    first, *others = (end - begin for begin, end in pace.spans)
     step = statistics.median(others)
     # Without its gradients, a step takes a third.
     validation = data.counts["validation"] / training.batch_size / 3
     epoch = (training.steps_per_epoch + validation) * step
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Rehearsal(
         compile_seconds=first,
         step_seconds=step,
         images_per_second=training.batch_size / step,
         seconds=first + recipe.epochs * epoch,
-        peak_memory_bytes=peak,
+        peak_memory_bytes=pace.figures["peak_memory_bytes"],
     )
 
 

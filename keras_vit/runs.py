@@ -70,14 +70,19 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     """
     if not (folder / "run.json").is_file():
         raise ValueError(f"There is no run to resume in '{folder}'.")
-    if is_finished(folder):
+    stored = _read_report(folder)
+    if "top1" in stored:
         raise ValueError(f"The run in '{folder}' is finished.")
-    return json.loads((folder / "run.json").read_text())
+    return stored
 
 
 def is_finished(folder: pathlib.Path) -> bool:
-    """Whether a run has come to its end."""
-    return "top1" in json.loads((folder / "run.json").read_text())
+    """Whether a run was begun and has come to its end."""
+    return (folder / "run.json").is_file() and "top1" in _read_report(folder)
+
+
+def _read_report(folder: pathlib.Path) -> dict[str, Any]:
+    return json.loads((folder / "run.json").read_text())
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -129,7 +134,7 @@ def finish(
     pictures.draw_curves(history, folder / "curves.png")
     pictures.draw_confusion(evaluation, folder / "confusion.png")
     draw_test_page(data.test, evaluation, folder / "predictions.png")
-    settings = json.loads((folder / "run.json").read_text())
+    settings = _read_report(folder)
     figures = {
         "top1": evaluation.top1,
         "top5": evaluation.top5,

@@ -1,11 +1,9 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
-import contextlib
 import dataclasses
 import pathlib
 import time
 import warnings
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -26,7 +24,8 @@ from keras_vit.config import ViTConfig
 from keras_vit.distillation import Student, check_teacher, fingerprint
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
-from keras_vit.model import build_vit, config_of
+from keras_vit.freezing import trainable
+from keras_vit.model import config_of, with_head
 from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
@@ -101,6 +100,8 @@ def train(
         teacher_path, teacher = str(teacher), load_model(teacher)
     if teacher is not None:
         check_teacher(model, teacher)
+    strategy = model.distribute_strategy
+    _check_accumulation(recipe, strategy)
     settings = {
         "dataset": data.name,
         "counts": data.counts,
@@ -113,12 +114,6 @@ def train(
         "teacher": teacher_path,
         "teacher_weights": None if teacher is None else fingerprint(teacher),
     }
-    strategy = model.distribute_strategy
-    if recipe.accumulation > 1 and strategy.num_replicas_in_sync > 1:
-        raise ValueError(
-            "Keras accumulates gradients on one device only. Received: accumulation="
-            f"{recipe.accumulation} on {strategy.num_replicas_in_sync} devices"
-        )
     chief = distribution.is_chief(strategy)
     folder = None if output is None else pathlib.Path(output)
     if folder and (chief or resume):
@@ -126,43 +121,27 @@ def train(
     _seed_everything(model, seed)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
     distribution.check_same_everywhere(strategy, notes["step"])
-    progress = Progress(notes["step"])
-    kept = notes.get("best", {})
-    best = BestModel(model, folder and folder / "model.keras", **kept, write=chief)
+    progress, pace = Progress(notes["step"]), Pace(data.training.batch_size)
+    best = BestModel(
+        model, folder and folder / "model.keras", **notes.get("best", {}), write=chief
+    )
     written = folder / "history.csv" if folder and chief else None
     history = History(written, notes["history"])
-    pace = Pace(data.training.batch_size)
     callbacks = [progress]
     if recipe.ema_momentum:
         # Before the others: what was validated is saved.
         callbacks.append(AveragedWeights())
     if folder:
         steps = data.training.steps_per_epoch
+        watched = progress, history, best
         callbacks.append(
-            Checkpoints(folder, steps, checkpoint_steps, progress, history, best)
+            Checkpoints(folder, steps, checkpoint_steps, *watched, write=chief)
         )
-    batches = training_batches(config, recipe, data, seed, progress, pace, strategy)
-    validation = data.validation.map(_one_hot(config.num_classes))
-    if strategy.num_replicas_in_sync > 1:
-        validation = distribution.own_part(strategy, validation)
-        steps = int(data.validation.cardinality())
-        validation = distribution.distributed(strategy, validation, steps)
+    callbacks += [pace, history, best]
     start = time.monotonic()
     try:
-        with _only(model, recipe.trainable), warnings.catch_warnings():
-            # What is left of an epoch is shorter than Keras expects.
-            warnings.filterwarnings("ignore", message="Your input ran out of data")
-            trained = compiled(model, config, recipe, data, teacher)
-            with distribution.on_replicas(trained):
-                trained.fit(
-                    batches,
-                    validation_data=validation,
-                    initial_epoch=progress.done // data.training.steps_per_epoch,
-                    epochs=recipe.epochs,
-                    callbacks=[*callbacks, pace, history, best],
-                    shuffle=False,  # the data set shuffles itself
-                    verbose=verbose if chief else 0,
-                )
+        batches = training_batches(config, recipe, data, seed, progress, pace, strategy)
+        _fit(model, recipe, data, batches, teacher, callbacks, progress.done, verbose)
     except BaseException:
         if folder and chief:
             runs.leave_what_was_finished(folder)
@@ -177,32 +156,46 @@ def train(
     return run
 
 
-@contextlib.contextmanager
-def _only(model: keras.Model, beginnings: tuple[str, ...]) -> Iterator[None]:
-    """While the block runs, only layers whose names begin so are trained."""
+def _fit(
+    model, recipe, data: ImageData, batches, teacher, callbacks, done: int, verbose
+) -> None:
+    """Compiles and fits, on whatever devices the model was built for."""
+    config, strategy = config_of(model), model.distribute_strategy
+    validation = data.validation.map(_one_hot(config.num_classes))
+    if strategy.num_replicas_in_sync > 1:
+        steps = int(data.validation.cardinality())
+        validation = distribution.own_part(strategy, validation)
+        validation = distribution.distributed(strategy, validation, steps)
     frozen = [
         layer
         for layer in model.layers
-        if beginnings and layer.trainable and not layer.name.startswith(beginnings)
+        if recipe.trainable and not layer.name.startswith(recipe.trainable)
     ]
-    try:
-        for layer in frozen:
-            layer.trainable = False
-        if not model.trainable_variables:
-            raise ValueError(
-                "No layer would be trained. Received: trainable="
-                f"{beginnings}, layers {', '.join(it.name for it in model.layers)}"
+    with trainable(frozen, False), warnings.catch_warnings():
+        # What is left of an epoch is shorter than Keras expects.
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+        trained = compiled(model, config, recipe, data, teacher)
+        with distribution.on_replicas(trained):
+            trained.fit(
+                batches,
+                validation_data=validation,
+                initial_epoch=done // data.training.steps_per_epoch,
+                epochs=recipe.epochs,
+                callbacks=callbacks,
+                shuffle=False,  # the data set shuffles itself
+                verbose=verbose if distribution.is_chief(strategy) else 0,
             )
-        yield
-    finally:
-        for layer in frozen:
-            layer.trainable = True
 
 
 def compiled(
     model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData, teacher
 ) -> keras.Model:
     """Compiles and builds, so that a checkpoint finds every variable in its place."""
+    if not model.trainable_variables:
+        raise ValueError(
+            "No layer would be trained. Received: trainable="
+            f"{recipe.trainable}, layers {', '.join(it.name for it in model.layers)}"
+        )
     strategy = model.distribute_strategy
     steps = recipe.epochs * data.training.steps_per_epoch
     with strategy.scope():
@@ -228,9 +221,8 @@ def _on_one_device(model: keras.Model) -> keras.Model:
     """The model itself, or a copy for this process alone if it is on several."""
     if model.distribute_strategy.num_replicas_in_sync == 1:
         return model
-    copy = build_vit(config_of(model))
-    copy.set_weights(model.get_weights())
-    return copy
+    config = config_of(model)
+    return with_head(model, config.num_classes, config.class_names)
 
 
 def training_batches(config, recipe, data: ImageData, seed, progress, pace, strategy):
@@ -260,6 +252,15 @@ def evaluate(
     if not gives_probabilities(output):
         output = np.asarray(keras.ops.softmax(output))
     return Evaluation(labels, output, tuple(class_names))
+
+
+def _check_accumulation(recipe: TrainingRecipe, strategy) -> None:
+    count = strategy.num_replicas_in_sync
+    if recipe.accumulation > 1 and count > 1:
+        raise ValueError(
+            "Keras accumulates gradients on one device only. Received: accumulation="
+            f"{recipe.accumulation} on {count} devices"
+        )
 
 
 def _check_classes(config: ViTConfig, data: ImageData) -> None:

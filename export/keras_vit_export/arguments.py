@@ -95,18 +95,25 @@ class Plan:
     teacher: pathlib.Path | str | None = None
 
 
+# What a plan has that no option or unfinished run says otherwise.
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(Plan)
+    if field.default is not dataclasses.MISSING
+}
+
+
 def new_plan(options: argparse.Namespace) -> Plan:
     """The plan that the options of `train` make."""
     from keras_vit.config import check_choice
-    from keras_vit.recipes import DEFAULT_RECIPE, RECIPES
+    from keras_vit.recipes import DEFAULT_RECIPE, OF_TRAINED_MODELS, RECIPES
 
     if options.dataset is None:
         raise ValueError("--dataset is needed.")
-    check_choice("--recipe", options.recipe or DEFAULT_RECIPE, RECIPES)
-    recipe = RECIPES[options.recipe or DEFAULT_RECIPE]
-    batch_size = 64 if options.batch_size is None else options.batch_size
-    if options.recipe in ("finetune", "linear_probe") and options.origin is None:
-        raise ValueError(f"--recipe {options.recipe} needs --from, a trained model.")
+    name = options.recipe or DEFAULT_RECIPE
+    check_choice("--recipe", name, RECIPES)
+    if name in OF_TRAINED_MODELS and options.origin is None:
+        raise ValueError(f"--recipe {name} needs --from, a trained model.")
     shape = (options.variant, options.image_size, options.resize, options.teacher)
     if options.origin and any(shape):
         raise ValueError(
@@ -116,16 +123,8 @@ def new_plan(options: argparse.Namespace) -> Plan:
     source = find_source(options)
     resize = options.resize or "stretch"
     config = new_config(source, options.variant, options.image_size, resize)
-    return Plan(
-        source=source,
-        config=_taught(config) if options.teacher else config,
-        origin=options.origin and str(options.origin),
-        recipe=_changed(recipe, options, batch_size),
-        batch_size=batch_size,
-        precision=options.precision or "float32",
-        teacher=options.teacher,
-        seed=options.seed or 0,
-    )
+    config = _taught(config) if options.teacher else config
+    return _plan(options, source, config, RECIPES[name], _DEFAULTS)
 
 
 def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
@@ -136,6 +135,7 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     from keras_vit import TrainingRecipe, ViTConfig
     from keras_vit.recipes import RECIPES
 
+    stored = _DEFAULTS | stored
     options.dataset = options.dataset or stored["dataset"]
     source = find_source(options)
     fields = {
@@ -143,24 +143,32 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
         for name, value in stored["config"].items()
     }
     config = ViTConfig(**fields)
-    teacher = options.teacher or stored["teacher"]
     if options.variant or options.image_size or options.resize:
         resize = options.resize or config.resize
         size = options.image_size or config.image_size
         config = new_config(source, options.variant, size, resize)
-        config = _taught(config) if teacher else config
+        config = _taught(config) if options.teacher or stored["teacher"] else config
     recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
-    batch_size, seed = options.batch_size, options.seed
-    batch_size = stored["batch_size"] if batch_size is None else batch_size
+    return _plan(options, source, config, recipe, stored)
+
+
+def _plan(options: argparse.Namespace, source, config, recipe, stored) -> Plan:
+    """A plan of what options give and, where they give nothing, of what is stored."""
+
+    def given(name: str) -> Any:
+        value = getattr(options, name)
+        return stored[name] if value is None else value
+
+    batch_size, origin = given("batch_size"), given("origin")
     return Plan(
-        source=source,
-        config=config,
-        origin=stored["origin"] if options.origin is None else str(options.origin),
-        recipe=_changed(recipe, options, batch_size),
+        source,
+        config,
+        _changed(recipe, options, batch_size),
         batch_size=batch_size,
-        precision=options.precision or stored["precision"],
-        teacher=teacher,
-        seed=stored["seed"] if seed is None else seed,
+        seed=given("seed"),
+        precision=given("precision"),
+        origin=None if origin is None else str(origin),
+        teacher=given("teacher"),
     )
 
 

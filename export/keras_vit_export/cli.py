@@ -102,6 +102,14 @@ def _add_train(commands) -> None:
         help="side of the square the model sees, or HEIGHTxWIDTH "
         "(default: that of the images up to 64 pixels, else 224)",
     )
+    _add_training(train)
+    _add_run(train)
+    train.add_argument("--seed", type=int, help="default: 0")
+    _add_json(train)
+
+
+def _add_training(train) -> None:
+    """How it is trained."""
     train.add_argument("--epochs", type=int, help="default: the recipe's")
     train.add_argument(
         "--batch-size",
@@ -139,6 +147,10 @@ def _add_train(commands) -> None:
         "--resize",
         help="stretch (default) or crop, which keeps proportions",
     )
+
+
+def _add_run(train) -> None:
+    """Where the run goes, and on which machines it goes on."""
     train.add_argument("--output", type=pathlib.Path, metavar="RUN", help="new folder")
     train.add_argument(
         "--resume",
@@ -179,8 +191,6 @@ def _add_train(commands) -> None:
         help="build the model, estimate its memory, make a few steps, say how long the "
         "whole would take, and write nothing",
     )
-    train.add_argument("--seed", type=int, help="default: 0")
-    _add_json(train)
 
 
 def _add_evaluate(commands) -> None:

@@ -70,12 +70,11 @@ def train(options: argparse.Namespace) -> int:
         # Before all else that uses TensorFlow.
         strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
     folder = options.resume or options.output
-    resume = options.resume is not None
-    if options.go_on and (folder / "run.json").exists():
-        resume = True
-        if is_finished(folder):
-            print(f"The run in '{folder}' is finished.")
-            return 0
+    if options.go_on and is_finished(folder):
+        print(f"The run in '{folder}' is finished.")
+        return 0
+    begun = options.go_on and (folder / "run.json").exists()
+    resume = begun or options.resume is not None
     if resume:
         plan = resumed_plan(options, read_settings(folder))
     else:
