@@ -1,6 +1,7 @@
 """Pictures of a run: curves, predictions, confusion. Each writes one PNG."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -43,6 +44,35 @@ def draw_predictions(
         title: Line above them.
         path: Where the PNG goes.
     """
+    captions, colors = [], []
+    shown = zip(evaluation.labels, evaluation.predictions, strict=True)
+    for row, (label, prediction) in enumerate(shown):
+        probability = evaluation.probabilities[row, prediction]
+        text = f"{evaluation.class_names[prediction]} {probability:.0%}"
+        if label != prediction:
+            text += f"\nis {evaluation.class_names[label]}"
+        captions.append(text)
+        colors.append(_RIGHT if label == prediction else _WRONG)
+    draw_images(images, captions, title, path, colors)
+
+
+def draw_images(
+    images: np.ndarray,
+    captions: Sequence[str],
+    title: str,
+    path: str | pathlib.Path,
+    colors: Sequence[str] | None = None,
+) -> None:
+    """A page of images.
+
+    Args:
+        images: `(count, height, width, c)` in 0..255.
+        captions: Text above each.
+        title: Line above them all.
+        path: Where the PNG goes.
+        colors: Of each caption and frame; black if `None`. What is wrong has a thick
+            frame.
+    """
     columns = 8
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(columns * 1.35, rows * 1.6 + 0.5), layout="constrained")
@@ -50,21 +80,15 @@ def draw_predictions(
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid[len(images) :]:
         axes.set_axis_off()
-    shown = zip(grid, images, evaluation.labels, evaluation.predictions, strict=False)
-    for row, (axes, image, label, prediction) in enumerate(shown):
-        right = label == prediction
-        color = _RIGHT if right else _WRONG
+    colors = colors or ["black"] * len(images)
+    for axes, image, text, color in zip(grid, images, captions, colors, strict=False):
         # Three channels are a colour; any other number is shown as its mean.
-        shown_image = image if image.shape[-1] == 3 else image.mean(axis=-1)
-        axes.imshow(shown_image, cmap="gray", vmin=0, vmax=255)
+        image = image if image.shape[-1] == 3 else image.mean(axis=-1)
+        axes.imshow(image.astype("uint8"), cmap="gray", vmin=0, vmax=255)
         axes.set(xticks=[], yticks=[])
-        probability = evaluation.probabilities[row, prediction]
-        text = f"{evaluation.class_names[prediction]} {probability:.0%}"
-        if not right:
-            text += f"\nis {evaluation.class_names[label]}"
         axes.set_title(text, fontsize=8, color=color, parse_math=False)
         for spine in axes.spines.values():
-            spine.set(color=color, linewidth=1 if right else 3)
+            spine.set(color=color, linewidth=3 if color == _WRONG else 1)
     _save(figure, path)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import keras
@@ -101,8 +102,9 @@ def leave_what_was_finished(folder: pathlib.Path) -> None:
         pictures.draw_curves(_read_history(folder), folder / "curves.png")
         return
     if not checkpoints.newest(folder):
-        for name in ("history.csv", "run.json"):
+        for name in ("history.csv", "training_images.png", "run.json"):
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "logs", ignore_errors=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 

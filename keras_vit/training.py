@@ -29,6 +29,7 @@ from keras_vit.model import config_of, with_head
 from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
+from keras_vit.watching import TensorBoardLogs, draw_training_page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +73,10 @@ def train(
         model: Built by `build_vit` for the images of `data`.
         data: Images of the model's size.
         recipe: How to train; the default recipe if `None`.
-        output: New folder for `model.keras`, `history.csv`, `curves.png`,
-            `predictions.png`, `confusion.png` and `run.json`. The first two are up to
-            date after every epoch, so an interrupted run leaves what it finished.
+        output: New folder for `model.keras`, `history.csv`, `logs` for TensorBoard,
+            `training_images.png`, `curves.png`, `predictions.png`, `confusion.png` and
+            `run.json`. The first three are up to date after every epoch, so an
+            interrupted run leaves what it finished.
         seed: Seed of augmentation, dropout and drop path; the model has its first
             weights already.
         teacher: Any Keras model, or its file, that the distillation token learns from
@@ -138,8 +140,13 @@ def train(
             Checkpoints(folder, steps, checkpoint_steps, *watched, write=chief)
         )
     callbacks += [pace, history, best]
+    if written:
+        page = folder / "training_images.png"
+        callbacks.append(TensorBoardLogs(folder / "logs", pace, page))
     start = time.monotonic()
     try:
+        if written:
+            draw_training_page(data, recipe, seed, page)
         batches = training_batches(config, recipe, data, seed, progress, pace, strategy)
         _fit(model, recipe, data, batches, teacher, callbacks, progress.done, verbose)
     except BaseException:

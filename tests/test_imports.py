@@ -32,7 +32,7 @@ RANKS = [
         "keras_vit.distillation",
         "keras_vit.optimizer",
     },
-    {"keras_vit.runs"},
+    {"keras_vit.runs", "keras_vit.watching"},
     {"keras_vit.training"},
     {"keras_vit.rehearsal"},
     {"keras_vit"},

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_vit import layers
 
@@ -68,6 +69,23 @@ def test_the_stem_is_convolution_relu_and_overlapping_maximum(rng, randomize):
         ]
     )
     np.testing.assert_allclose(layer(x.astype("float32"))[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("sides", [(8, 6), (7, 5), (1, 2)])
+def test_the_stem_is_the_same_function_in_training(sides, rng, randomize):
+    images = keras.ops.convert_to_tensor(rng.normal(size=(2, *sides, 3)), "float32")
+    layer = layers.ConvStem((4, 5))
+    layer(images)
+    randomize(layer)
+
+    def output_and_gradients(training):
+        with tf.GradientTape() as tape:
+            output = layer(images, training=training)
+            loss = tf.reduce_sum(tf.sin(output))
+        return output, *tape.gradient(loss, layer.trainable_weights)
+
+    for trained, used in zip(*map(output_and_gradients, (True, False)), strict=True):
+        np.testing.assert_allclose(trained, used, rtol=1e-4, atol=1e-5)
 
 
 def test_patch_dropout_keeps_prefix_tokens_and_the_order_of_patches():

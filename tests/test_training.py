@@ -29,6 +29,8 @@ def test_training_learns_and_fills_the_folder(model, data, tmp_path):
     assert {path.name for path in folder.iterdir()} == {
         "model.keras",
         "history.csv",
+        "logs",
+        "training_images.png",
         "curves.png",
         "predictions.png",
         "confusion.png",

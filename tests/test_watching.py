@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_vit
+from keras_vit import pictures
+from keras_vit.callbacks import Progress
+from keras_vit.watching import draw_training_page
+
+
+def events_in(folder):
+    """Tag -> {step: value} of the event files in a folder."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value
+    return found
+
+
+def test_the_logs_hold_the_history_and_a_page_of_training_images(
+    tiny, stripes, rng, tmp_path
+):
+    model = keras_vit.build_vit(tiny(num_classes=2))
+    recipe = keras_vit.TrainingRecipe(epochs=3, learning_rate=1e-3, warmup=0.0)
+    data = stripes(rng).load(batch_size=16)
+    run = keras_vit.train(model, data, recipe, output=tmp_path / "run", verbose=0)
+    trained = events_in(tmp_path / "run/logs/train")
+    validated = events_in(tmp_path / "run/logs/validation")
+    assert trained.keys() - {"training images"} == {
+        "loss",
+        "accuracy",
+        "learning rate",
+        "images a second",
+    }
+    assert validated.keys() == {"loss", "accuracy"}
+    for events, prefix in ((trained, ""), (validated, "val_")):
+        for name in ("loss", "accuracy"):
+            curve = [events[name][step].simple_value for step in (1, 2, 3)]
+            np.testing.assert_allclose(curve, run.history[prefix + name], rtol=1e-6)
+    rates = [trained["learning rate"][step].simple_value for step in (1, 2, 3)]
+    peak = recipe.learning_rate * 16 / recipe.batch_size
+    np.testing.assert_allclose(rates, peak * np.array([0.75, 0.25, 0.0]), atol=1e-8)
+    assert all(it.simple_value > 0 for it in trained["images a second"].values())
+    image = trained["training images"][0].image.encoded_image_string
+    assert image == (tmp_path / "run/training_images.png").read_bytes()
+    assert tf.io.decode_png(image).shape[0] > 100
+
+
+def test_a_resumed_run_goes_on_in_the_same_logs(tiny, stripes, tmp_path, monkeypatch):
+    def run(resume):
+        return keras_vit.train(
+            keras_vit.build_vit(tiny(num_classes=2)),
+            stripes(np.random.default_rng(0)).load(batch_size=16),
+            keras_vit.TrainingRecipe(epochs=3),
+            output=tmp_path / "run",
+            resume=resume,
+            verbose=0,
+        )
+
+    def stop(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "on_epoch_begin", stop)
+        run(resume=False)
+    history = run(resume=True).history
+    losses = events_in(tmp_path / "run/logs/train")["loss"]
+    curve = [losses[step].simple_value for step in (1, 2, 3)]
+    np.testing.assert_allclose(curve, history["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_page_shows_what_the_recipe_makes_of_the_images(
+    mixed, stripes, rng, tmp_path, monkeypatch
+):
+    pages = []
+    monkeypatch.setattr(pictures, "draw_images", lambda *page: pages.append(page))
+    data = stripes(rng).load(batch_size=16)
+    recipe = keras_vit.TrainingRecipe(translation=0.0, mixup=0.8 * mixed)
+    draw_training_page(data, recipe, 0, tmp_path / "page.png")
+    images, captions, _, _ = pages[0]
+    sample, labels = (part.numpy() for part in next(iter(data.sample)))
+    rows = np.linspace(0, len(sample) - 1, len(images)).astype(int)
+    if mixed:
+        assert any("across" in caption and "down" in caption for caption in captions)
+    else:
+        np.testing.assert_array_equal(images, sample[rows])
+        assert captions == [data.class_names[label] for label in labels[rows]]
