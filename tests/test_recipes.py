@@ -49,7 +49,7 @@ def test_every_recipe_trains_the_smallest_size(recipe, precision):
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("size", ["micro", "Ti", "S", "B"])
+@pytest.mark.parametrize("size", ["micro", "compact", "Ti", "S", "B"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains_the_larger_sizes(recipe, size, precision):
     check(recipe, size, precision)
