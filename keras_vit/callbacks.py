@@ -103,6 +103,7 @@ class BestModel(keras.callbacks.Callback):
         path: Where the `.keras` file goes, or `None`.
         epoch: Number of the best epoch before, or 0.
         score: Its accuracy and negative loss, or `None`.
+        patience: Epochs without a better one after which training ends; 0 for never.
         write: Whether this worker writes the file.
     """
 
@@ -112,9 +113,11 @@ class BestModel(keras.callbacks.Callback):
         path: pathlib.Path | None = None,
         epoch: int = 0,
         score: tuple[float, float] | None = None,
+        patience: int = 0,
         write: bool = True,
     ):
         super().__init__()
+        self.patience = patience
         self.write = write
         self.kept = kept
         self.path = path
@@ -124,14 +127,13 @@ class BestModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         score = (float(logs["val_accuracy"]), -float(logs["val_loss"]))
-        if not np.isfinite(score[1]):
-            return
-        if self.score is not None and not score > self.score:
-            return
-        self.epoch, self.score = epoch + 1, score
-        self._weights = self.kept.get_weights()
-        if self.path and self.write:
-            save_model(self.kept, self.path)
+        if np.isfinite(score[1]) and (self.score is None or score > self.score):
+            self.epoch, self.score = epoch + 1, score
+            self._weights = self.kept.get_weights()
+            if self.path and self.write:
+                save_model(self.kept, self.path)
+        if self.patience and epoch + 1 - self.epoch >= self.patience:
+            self.model.stop_training = True
 
     def restore(self) -> None:
         """Gives the model the best weights back."""

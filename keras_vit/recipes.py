@@ -14,6 +14,7 @@ class TrainingRecipe:
 
     Args:
         epochs: Passes over the training images.
+        patience: Epochs without a better one after which training ends; 0 makes all.
         learning_rate: Peak of the learning rate, reached after the warm-up; it then
             falls to zero along a cosine.
         batch_size: Images a step that this rate is for; with others, on one machine or
@@ -52,6 +53,7 @@ class TrainingRecipe:
     """
 
     epochs: int = 60
+    patience: int = 0
     learning_rate: float = 3e-3
     batch_size: int = 64
     accumulation: int = 1
@@ -76,10 +78,13 @@ class TrainingRecipe:
     def __post_init__(self):
         object.__setattr__(self, "trainable", tuple(self.trainable))
         check_choice("distillation", self.distillation, DISTILLATIONS)
-        for name in ("epochs", "batch_size", "accumulation", "repeats"):
+        least = {"epochs": 1, "patience": 0, "batch_size": 1, "accumulation": 1}
+        for name, smallest in {**least, "repeats": 1}.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer >= 1. Received: {value}")
+            if not isinstance(value, int) or value < smallest:
+                raise ValueError(
+                    f"{name} must be an integer >= {smallest}. Received: {value}"
+                )
         for name in ("learning_rate", "temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(

@@ -125,7 +125,11 @@ def train(
     distribution.check_same_everywhere(strategy, notes["step"])
     progress, pace = Progress(notes["step"]), Pace(data.training.batch_size)
     best = BestModel(
-        model, folder and folder / "model.keras", **notes.get("best", {}), write=chief
+        model,
+        folder and folder / "model.keras",
+        **notes.get("best", {}),
+        patience=recipe.patience,
+        write=chief,
     )
     written = folder / "history.csv" if folder and chief else None
     history = History(written, notes["history"])

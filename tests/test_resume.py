@@ -16,7 +16,7 @@ import pytest
 
 import keras_vit
 from keras_vit import checkpoints
-from keras_vit.callbacks import Progress
+from keras_vit.callbacks import Checkpoints, Progress
 
 # One training process. The second argument names a function that kills it, and when.
 SCRIPT = """
@@ -221,6 +221,30 @@ def test_the_saved_model_evaluates_to_the_best_row_exactly(ema, tmp_path, monkey
     monkeypatch.undo()
     run(tmp_path / "run", resume=True, ema_momentum=ema)
     assert_saved_is_best(tmp_path / "run", rows=6)
+
+
+def test_a_run_ends_early_where_it_does_not_get_better(tmp_path, monkeypatch):
+    """Also if it was broken off in its last epoch."""
+    best = run(tmp_path / "whole", epochs=60, patience=2).best_epoch
+    rows = best + 2
+    assert rows < 60
+    assert_saved_is_best(tmp_path / "whole", rows)
+    monkeypatch.setattr(Checkpoints, "on_train_batch_end", _stop_in(rows))
+    with pytest.raises(Killed):
+        run(tmp_path / "run", epochs=60, patience=2)
+    monkeypatch.undo()
+    run(tmp_path / "run", resume=True, epochs=60, patience=2)
+    assert_same(tmp_path / "run", outcome(tmp_path / "whole"))
+
+
+def _stop_in(epoch):
+    """Stops in the middle of an epoch, counted from 1."""
+
+    def stop(self, batch, logs=None):
+        if self.progress.done == (epoch - 1) * self.steps_per_epoch + 3:
+            raise Killed
+
+    return stop
 
 
 def assert_saved_is_best(folder, rows):

@@ -182,7 +182,7 @@ def _changed(
     recipe: "TrainingRecipe", options: argparse.Namespace, batch_size: int
 ) -> "TrainingRecipe":
     """A training recipe with the fields that options change."""
-    names = ("epochs", "learning_rate", "accumulation", "distillation")
+    names = ("epochs", "patience", "learning_rate", "accumulation", "distillation")
     given = {name: getattr(options, name) for name in names}
     given["flip"] = options.flip or None
     given = {name: value for name, value in given.items() if value is not None}

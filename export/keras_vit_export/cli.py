@@ -112,6 +112,12 @@ def _add_training(train) -> None:
     """How it is trained."""
     train.add_argument("--epochs", type=int, help="default: the recipe's")
     train.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="end after N epochs without a better one (default: never)",
+    )
+    train.add_argument(
         "--batch-size",
         type=int,
         help="images a step, over all workers together (default: 64)",
