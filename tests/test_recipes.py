@@ -1,5 +1,7 @@
 """Every training recipe makes two steps on the published sizes."""
 
+import gc
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import keras_vit
 from keras_vit.pipeline import array_source
 from keras_vit.recipes import RECIPES
+from keras_vit.rehearsal import available_memory
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -53,3 +56,18 @@ def test_every_recipe_trains_the_smallest_size(recipe, precision):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains_the_larger_sizes(recipe, size, precision):
     check(recipe, size, precision)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("size", ["L", "H", "g"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains_the_largest_sizes(recipe, size, precision):
+    # Weights and two moments, before and after the step, its gradients, and the copy
+    # that is kept of the best epoch: eight times the weights, in GB.
+    needed = {"L": 10, "H": 20, "g": 36}[size]
+    free = available_memory()
+    if free is None or free < needed * 1e9:
+        pytest.skip(f"{size} needs {needed} GB of free memory")
+    check(recipe, size, precision)
+    gc.collect()
