@@ -11,6 +11,7 @@ from keras_vit.model import build_vit, config_of, with_head
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
 from keras_vit.training import TrainingRun, evaluate, train
+from keras_vit.weights import load_checkpoint
 
 __all__ = [
     "Evaluation",
@@ -23,6 +24,7 @@ __all__ = [
     "config_of",
     "evaluate",
     "layers",
+    "load_checkpoint",
     "load_data",
     "train",
     "with_head",

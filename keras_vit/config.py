@@ -9,6 +9,7 @@ from typing import Any, Self
 
 POSITIONS = ("learned", "sinusoidal_1d", "sincos_2d")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
+HEAD_ACTIVATIONS = ("gelu", "tanh")
 POOLS = ("token", "mean", "map", "sequence")
 OUTPUTS = ("logits", "softmax")
 RESIZES = ("stretch", "crop")
@@ -182,6 +183,8 @@ class ViTConfig(Preprocessing):
             pooling) or `"sequence"`.
         norm_after_pool: Whether the final LayerNorm follows the pooling.
         head_hidden: Widths of dense layers before the last one.
+        head_activation: Their activation, `"gelu"` or `"tanh"` (`pre_logits` of models
+            that were pretrained on ImageNet-21k).
         head_dropout: Dropout rate before each dense layer of the head.
         head_output: `"logits"` or `"softmax"`.
         class_names: Name of each class, or `()`.
@@ -216,6 +219,7 @@ class ViTConfig(Preprocessing):
     pool: str = "token"
     norm_after_pool: bool = False
     head_hidden: tuple[int, ...] = ()
+    head_activation: str = "gelu"
     head_dropout: float = 0.0
     head_output: str = "logits"
     class_names: tuple[str, ...] = ()
@@ -310,6 +314,7 @@ class ViTConfig(Preprocessing):
             check_rate(name, getattr(self, name))
         check_choice("positions", self.positions, POSITIONS)
         check_choice("activation", self.activation, ACTIVATIONS)
+        check_choice("head_activation", self.head_activation, HEAD_ACTIVATIONS)
         check_choice("pool", self.pool, POOLS)
         check_choice("head_output", self.head_output, OUTPUTS)
         if not self.norm_epsilon > 0:

@@ -151,6 +151,7 @@ def _head(config, name, head_output):
     return layers.ClassificationHead(
         config.num_classes,
         hidden=config.head_hidden,
+        activation=config.head_activation,
         dropout=config.head_dropout,
         head_output=head_output,
         class_names=config.class_names,
@@ -272,6 +273,7 @@ def _block_fields(found):
         "norm_after_pool": order.index("final_norm") > order.index("pool"),
         "num_classes": head.num_classes,
         "head_hidden": head.hidden,
+        "head_activation": head.activation,
         "head_dropout": head.dropout,
         "head_output": "softmax" if softmax else "logits",
         "class_names": head.class_names,

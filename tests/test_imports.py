@@ -31,6 +31,7 @@ RANKS = [
         "keras_vit.callbacks",
         "keras_vit.distillation",
         "keras_vit.optimizer",
+        "keras_vit.weights",
     },
     {"keras_vit.runs", "keras_vit.watching"},
     {"keras_vit.training"},
@@ -66,7 +67,7 @@ RANKS = [
     {"keras_vit_export.budget"},
     {"keras_vit_export"},
     {"keras_vit_export.arguments"},
-    {"keras_vit_export.commands"},
+    {"keras_vit_export.commands", "keras_vit_export.published"},
     {"keras_vit_export.cli"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}

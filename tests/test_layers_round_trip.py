@@ -26,6 +26,7 @@ CASES = {
         {
             "num_classes": 3,
             "hidden": (5, 4),
+            "activation": "tanh",
             "dropout": 0.2,
             "head_output": "softmax",
             "class_names": ("a", "b", "c"),

@@ -48,6 +48,7 @@ CONFIGS = {
         "positions_cover_prefix": False,
         "activation": "gelu_tanh",
         "head_hidden": (5,),
+        "head_activation": "tanh",
         "head_dropout": 0.3,
         "drop_path": 0.2,
         "resize": "crop",

@@ -204,6 +204,13 @@ def open_model(path: pathlib.Path) -> "AnyClassifier":
         return open_classifier(path)
 
 
+def open_keras(path: pathlib.Path) -> "AnyClassifier":
+    """The classifier of a `.keras` file; no other will do."""
+    if path.suffix != ".keras":
+        raise ValueError(f"A .keras file is needed. Received: '{path}'")
+    return open_model(path)
+
+
 def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "ImageData":
     """The data set, fitted to a model; both must mean the same classes."""
     source = find_source(options)

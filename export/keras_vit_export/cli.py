@@ -1,6 +1,7 @@
 """The command line. Parsing imports nothing heavy: `--help` answers at once."""
 
 import argparse
+import importlib
 import os
 import pathlib
 import sys
@@ -27,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names that are not UTF-8
     try:
-        from keras_vit_export import commands
-
-        return getattr(commands, options.command)(options)
+        module = importlib.import_module(f"keras_vit_export.{options.module}")
+        # Not a name in Python: import.
+        name = "load" if options.command == "import" else options.command
+        return getattr(module, name.replace("-", "_"))(options)
     except KeyboardInterrupt as interruption:
         return _complain(f"interrupted. {interruption}".strip(), 130)
     except BrokenPipeError:  # `keras-vit ... | head` has read enough
@@ -57,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_benchmark(commands)
     _add_classify(commands)
+    _add_import(commands)
+    _add_export_weights(commands)
+    _add_features(commands)
+    parser.set_defaults(module="commands")
     return parser
 
 
@@ -272,6 +278,102 @@ def _add_classify(commands) -> None:
         help="image files, or folders of them",
     )
     _add_json(classify)
+
+
+def _add_import(commands) -> None:
+    load = commands.add_parser("import", help="published weights -> a .keras model")
+    load.set_defaults(module="published")
+    load.add_argument(
+        "checkpoint",
+        type=pathlib.Path,
+        help="an .npz or safetensors file, its index, or a folder with one",
+    )
+    load.add_argument(
+        "--output", type=pathlib.Path, metavar="KERAS", required=True, help="new file"
+    )
+    load.add_argument(
+        "--image-size",
+        type=_image_size,
+        metavar="PIXELS",
+        help="side of the square the model sees, or HEIGHTxWIDTH (default: the "
+        "checkpoint's)",
+    )
+    load.add_argument(
+        "--patch-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of a patch (default: the checkpoint's)",
+    )
+    load.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="a new head for N classes (default: the checkpoint's)",
+    )
+    load.add_argument(
+        "--preprocessing",
+        help="inception (mean and std 0.5) or imagenet (its mean and std), where the "
+        "checkpoint doesn't say",
+    )
+    load.add_argument(
+        "--position-mode",
+        help="how positions are resized: bicubic_antialias, bicubic, dinov2 or linear "
+        "(default: as the format's own code does)",
+    )
+    load.add_argument(
+        "--num-heads", type=int, metavar="N", help="where the checkpoint doesn't say"
+    )
+    load.add_argument(
+        "--source-image-size",
+        type=_image_size,
+        metavar="PIXELS",
+        help="of the checkpoint, if that was no square",
+    )
+    _add_json(load)
+
+
+def _add_export_weights(commands) -> None:
+    save = commands.add_parser(
+        "export-weights", help="a model's weights as a folder that timm reads"
+    )
+    save.set_defaults(module="published")
+    _add_model(save, "a .keras")
+    save.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="DIR",
+        required=True,
+        help="new folder for model.safetensors and config.json",
+    )
+    _add_json(save)
+
+
+def _add_features(commands) -> None:
+    features = commands.add_parser(
+        "features", help="what a model sees in images, as arrays"
+    )
+    features.set_defaults(module="published")
+    _add_model(features, "a .keras")
+    features.add_argument(
+        "images",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of them",
+    )
+    features.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="NPZ",
+        required=True,
+        help="file to write",
+    )
+    features.add_argument(
+        "--kind",
+        default="both",
+        help="token (the class token's), mean (of the patches) or both (default)",
+    )
+    _add_json(features)
 
 
 def _add_model(parser, kinds: str) -> None:

@@ -19,6 +19,7 @@ from keras_vit_export.arguments import (
     new_config,
     new_plan,
     next_free,
+    open_keras,
     open_model,
     resumed_plan,
     write_bytes,
@@ -141,7 +142,7 @@ def export(options: argparse.Namespace) -> int:
         from keras_vit.files import as_json
         from keras_vit_export import budget, page
         from keras_vit_export.exporter import Exporter
-    classifier = _open_keras(options)
+    classifier = open_keras(options.model)
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
         exporter = Exporter(classifier, data, rewrites=options.rewrites)
@@ -180,7 +181,7 @@ def benchmark(options: argparse.Namespace) -> int:
         from keras_vit_export import page
         from keras_vit_export.exporter import Exporter
         from keras_vit_export.recipes import RECIPES
-    classifier = _open_keras(options)
+    classifier = open_keras(options.model)
     data = data_for(classifier, options)
     with quiet():
         exporter = Exporter(classifier, data)
@@ -326,12 +327,6 @@ def _export(model, recipes, images):
         from keras_vit_export.exporter import export_all
 
         return export_all(model, recipes, images)
-
-
-def _open_keras(options):
-    if options.model.suffix != ".keras":
-        raise ValueError(f"A .keras file is needed. Received: '{options.model}'")
-    return open_model(options.model)
 
 
 def _check_export(options) -> None:

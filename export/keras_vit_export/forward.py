@@ -86,9 +86,10 @@ def classify(x: tf.Tensor, graph: Graph, head: Head, index: int) -> tf.Tensor:
         x = norm(_pool_tokens(x, graph))
     else:
         x = _pool_tokens(norm(x), graph)
+    activation = tf.tanh if graph.head_activation == "tanh" else tf.nn.gelu
     *hidden, last = head.layers
     for number, dense in enumerate(hidden):
-        x = tf.nn.gelu(_project(x, dense, f"head{suffix}_hidden_{number}"))
+        x = activation(_project(x, dense, f"head{suffix}_hidden_{number}"))
     return _project(x, last, f"head{suffix}_logits")
 
 

@@ -160,6 +160,7 @@ class Graph:
         norm_after_pool: Whether the heads' norms follow the pool.
         pool: From tokens to one vector.
         heads: One, or two with a distillation token; logits are the sum over them.
+        head_activation: Of the heads' hidden layers, `"gelu"` or `"tanh"`.
         read: (first, count) of the tokens that the head reads: what the last block
             computes. `None` for all of them.
         rewrites: Names of the rewrites that made this graph what it is.
@@ -177,6 +178,7 @@ class Graph:
     norm_after_pool: bool
     pool: Pool
     heads: tuple[Head, ...]
+    head_activation: str = "gelu"
     read: tuple[int, int] | None = None
     rewrites: tuple[str, ...] = ()
 
@@ -216,6 +218,7 @@ def read(model: keras.Model) -> Graph:
         norm_after_pool=config.norm_after_pool,
         pool=_pool(config, layer["pool"]),
         heads=_heads_of(config, layer),
+        head_activation=config.head_activation,
     )
 
 

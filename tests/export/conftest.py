@@ -38,7 +38,11 @@ OPTIONS = {
     "qk_norm": [{"qk_norm": False}, {"qk_norm": True}],
     "layer_scale": [{"layer_scale": None}, {"layer_scale": 0.5}],
     "norm": [{"norm_after_pool": False}, {"norm_after_pool": True}],
-    "head": [{"head_hidden": ()}, {"head_hidden": (5,)}],
+    "head": [
+        {"head_hidden": ()},
+        {"head_hidden": (5,)},
+        {"head_hidden": (5,), "head_activation": "tanh"},
+    ],
     "output": [{"head_output": "logits"}, {"head_output": "softmax"}],
 }
 

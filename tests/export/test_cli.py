@@ -42,8 +42,10 @@ def test_the_demo_leaves_models_and_pictures(demo):
     assert {path.name for path in folder.iterdir()} == {
         "model.keras",
         "history.csv",
+        "logs",
         "run.json",
         "report.json",
+        "training_images.png",
         "curves.png",
         "predictions.png",
         "confusion.png",

@@ -1,0 +1,229 @@
+"""What a published model expects of pixels, and what else its notes say of it.
+
+Tensors don't tell how images were scaled, nor which GELU or epsilon was used. Notes do:
+`config.json` and `preprocessor_config.json` of Hugging Face, `config.json` of timm, the
+metadata of our own files. What they say of shapes must be what the tensors say.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+from keras_vit.config import ViTConfig, check_choice
+from keras_vit.weights import google
+
+# Of AugReg: https://arxiv.org/abs/2106.10270, published code, `input_pipeline.py`.
+_INCEPTION = {
+    "mean": 0.5,
+    "std": 0.5,
+    "resize": "stretch",
+    "interpolation": "bilinear",
+    "crop": 1.0,
+}
+# Of DeiT: https://arxiv.org/abs/2012.12877, published code, `datasets.py`, and timm.
+_IMAGENET = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "resize": "crop",
+    "interpolation": "bicubic",
+    "crop": 0.9,
+}
+PREPROCESSINGS = {"inception": _INCEPTION, "imagenet": _IMAGENET}
+# Pillow's numbers, which Hugging Face's files hold.
+_RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Notes:
+    """What the notes of a checkpoint say.
+
+    Attributes:
+        fields: Fields of `ViTConfig`.
+        shapes: What they say of the tensors; by field, `num_classes` among them.
+        preprocessing: Fields that concern pixels, or `None` if nothing says.
+        source: Where the preprocessing is from, in words.
+    """
+
+    fields: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shapes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: dict[str, Any] | None = None
+    source: str = ""
+
+
+def read_notes(
+    notes: dict[str, dict[str, Any]], form, preprocessing: str | None
+) -> Notes:
+    """What lies beside the tensors, or in the file.
+
+    Args:
+        notes: As `tensors.read` gives them.
+        form: Module of the format.
+        preprocessing: A name of `PREPROCESSINGS` that overrules them, or `None`.
+
+    Raises:
+        ValueError: If nothing says how pixels are scaled, or a note says what no model
+            here does.
+    """
+    ours = notes.get("__metadata__", {}).get("keras_vit")
+    config = notes.get("config.json", {})
+    try:
+        if ours is not None:
+            found = _of_ours(ours)
+        elif "pretrained_cfg" in config or "architecture" in config:
+            found = _of_timm(config)
+        else:
+            found = _of_hugging_face(config, notes.get("preprocessor_config.json"))
+    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"What lies beside the tensors can't be read: {type(error).__name__} {error}"
+        ) from error
+    if preprocessing is not None:
+        check_choice("preprocessing", preprocessing, PREPROCESSINGS)
+        return dataclasses.replace(
+            found,
+            preprocessing=PREPROCESSINGS[preprocessing],
+            source=f"preprocessing={preprocessing!r}",
+        )
+    if found.preprocessing is None and form is google:
+        return dataclasses.replace(
+            found, preprocessing=_INCEPTION, source="Google's .npz files all have it"
+        )
+    if found.preprocessing is None:
+        raise ValueError(
+            "Nothing says how pixels are scaled (AugReg and DeiT have the same tensors), "
+            "so preprocessing must be 'inception' (mean and std 0.5) or 'imagenet'. "
+            "Received: None"
+        )
+    return found
+
+
+def check_agreement(said: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Checks what notes say of shapes against what the tensors show.
+
+    Raises:
+        ValueError: If they contradict each other, with each such field.
+    """
+    differing = [
+        f"{name} is {said[name]!r}, in the tensors {shown[name]!r}"
+        for name in said
+        if None not in (said[name], shown.get(name)) and said[name] != shown[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"config.json contradicts the tensors: {'; '.join(differing)}."
+        )
+
+
+def _of_ours(text: str) -> Notes:
+    config = ViTConfig(**json.loads(text))
+    fields = dataclasses.asdict(config)
+    pixels = {name: fields.pop(name) for name in _INCEPTION}
+    shapes = {name: fields[name] for name in ("num_classes", "image_size")}
+    source = "the file's own metadata"
+    return Notes(fields, shapes, pixels, source)
+
+
+def _of_timm(config: dict[str, Any]) -> Notes:
+    pretrained = config.get("pretrained_cfg", config)
+    arguments = config.get("model_args") or {}
+    shapes = {
+        "num_classes": config.get("num_classes", pretrained.get("num_classes")) or None,
+        "width": arguments.get("embed_dim"),
+        "depth": arguments.get("depth"),
+        "patch_size": arguments.get("patch_size"),
+        "image_size": _square(
+            arguments.get("img_size") or pretrained.get("input_size", [None])[1:]
+        ),
+    }
+    fields = {}
+    if arguments.get("num_heads"):
+        fields["num_heads"] = arguments["num_heads"]
+    if names := config.get("label_names") or pretrained.get("label_names"):
+        fields["class_names"] = tuple(names)
+    pixels = None
+    if "mean" in pretrained and "std" in pretrained:
+        modes = {"center": "crop", "squash": "stretch", None: "crop"}
+        mode = pretrained.get("crop_mode")
+        check_choice("crop_mode of config.json", mode, modes)
+        pixels = {
+            "mean": tuple(pretrained["mean"]),
+            "std": tuple(pretrained["std"]),
+            "resize": modes[mode],
+            "interpolation": pretrained.get("interpolation", "bicubic"),
+            "crop": pretrained.get("crop_pct", 0.875),
+        }
+    return Notes(fields, shapes, pixels, "timm's config.json beside the file")
+
+
+def _of_hugging_face(config: dict, preprocessor: dict | None) -> Notes:
+    fields = {}
+    if "hidden_act" in config:
+        check_choice("hidden_act of config.json", config["hidden_act"], _ACTIVATIONS)
+        fields["activation"] = _ACTIVATIONS[config["hidden_act"]]
+    if config.get("use_swiglu_ffn"):
+        fields["activation"] = "swiglu"
+    for theirs, ours in (
+        ("layer_norm_eps", "norm_epsilon"),
+        ("num_attention_heads", "num_heads"),
+    ):
+        if theirs in config:
+            fields[ours] = config[theirs]
+    names = config.get("id2label")
+    if names:
+        fields["class_names"] = tuple(names[str(i)] for i in range(len(names)))
+    shapes = {
+        "width": config.get("hidden_size"),
+        "depth": config.get("num_hidden_layers"),
+        "patch_size": config.get("patch_size"),
+        "channels": config.get("num_channels"),
+        "mlp_dim": None if config.get("use_swiglu_ffn") else _mlp_dim(config),
+        "num_registers": config.get("num_register_tokens"),
+        "num_classes": len(names) if names else None,
+        "image_size": _square(config.get("image_size")),
+    }
+    pixels = None if preprocessor is None else _pixels(preprocessor)
+    return Notes(fields, shapes, pixels, "preprocessor_config.json beside the file")
+
+
+def _mlp_dim(config: dict) -> int | None:
+    if "mlp_ratio" in config:
+        return int(config["hidden_size"] * config["mlp_ratio"])
+    return config.get("intermediate_size")
+
+
+def _pixels(processor: dict) -> dict[str, Any]:
+    scaled = processor.get("do_rescale", True)
+    factor = processor.get("rescale_factor", 1 / 255)
+    if not scaled or abs(factor * 255 - 1) > 1e-3:
+        raise ValueError(
+            "preprocessor_config.json must scale pixels to 0..1. Received: "
+            f"do_rescale={scaled}, rescale_factor={factor}"
+        )
+    normalized = processor.get("do_normalize", True)
+    resample = processor.get("resample", 2)
+    check_choice("resample of preprocessor_config.json", resample, _RESAMPLE)
+    size = processor.get("size") or {}
+    size = size if isinstance(size, dict) else {"height": size, "width": size}
+    side = size.get("shortest_edge", size.get("height"))
+    cropped = processor.get("crop_size") if processor.get("do_center_crop") else None
+    cropped = cropped.get("height") if isinstance(cropped, dict) else cropped
+    return {
+        "mean": tuple(processor["image_mean"]) if normalized else 0.0,
+        "std": tuple(processor["image_std"]) if normalized else 1.0,
+        "resize": "crop" if "shortest_edge" in size else "stretch",
+        "interpolation": _RESAMPLE[resample],
+        "crop": cropped / side if cropped and side else 1.0,
+    }
+
+
+def _square(size: Any) -> tuple[int, int] | None:
+    """(height, width) from a side, or a pair."""
+    if isinstance(size, int):
+        return size, size
+    return tuple(size) if isinstance(size, (list, tuple)) and len(size) == 2 else None

@@ -1,0 +1,165 @@
+"""Hugging Face transformers' names: ViT, DeiT, DINOv2 with and without registers.
+
+Source: https://github.com/huggingface/transformers, `models/vit`, `models/deit`,
+`models/dinov2`, `models/dinov2_with_registers`; version 5's names `conversion_mapping.py`.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_vit.config import ViTConfig
+from keras_vit.weights.layouts import (
+    CONVOLUTION,
+    SAME,
+    Entry,
+    Table,
+    linear,
+    norm,
+    stacked_linear,
+)
+from keras_vit.weights.timm import depth_of
+
+NAME = "Hugging Face"
+PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")
+IGNORED = {
+    r".*\bmask_token": "of pretraining",
+    r"pooler\..*": "the classifier does not read it",
+}
+# Version 5's names in memory.
+_RENAMED = {
+    r"^layers\.(\d+)\.": r"encoder.layer.\1.",
+    r"\.attention\.q_proj\.": ".attention.attention.query.",
+    r"\.attention\.k_proj\.": ".attention.attention.key.",
+    r"\.attention\.v_proj\.": ".attention.attention.value.",
+    r"\.attention\.o_proj\.": ".attention.output.dense.",
+}
+_ONLY_VIT = {
+    r"\.mlp\.fc1\.": ".intermediate.dense.",
+    r"(\.\d+)\.mlp\.fc2\.": r"\1.output.dense.",
+}
+_PATCHES = "embeddings.patch_embeddings.projection"
+_BLOCK = "encoder.layer"
+
+
+def recognises(names: Collection[str]) -> bool:
+    """Whether these are such names."""
+    return f"{_PATCHES}.weight" in names
+
+
+def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same under version 4's names."""
+    vit = any(".layernorm_before." in name for name in tensors)
+    renamed = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in (_RENAMED | (_ONLY_VIT if vit else {})).items():
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return renamed
+
+
+def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Fields of `ViTConfig` that shapes and names tell."""
+    width, channels, patch_size, _ = tensors[f"{_PATCHES}.weight"].shape
+    vit = f"{_BLOCK}.0.layernorm_before.weight" in tensors
+    gated = f"{_BLOCK}.0.mlp.weights_in.weight" in tensors
+    last = (
+        "output.dense.weight"
+        if vit
+        else "mlp.weights_out.weight"
+        if gated
+        else "mlp.fc2.weight"
+    )
+    registers = tensors.get("embeddings.register_tokens")
+    return {
+        "patch_size": patch_size,
+        "channels": channels,
+        "width": width,
+        "depth": depth_of(tensors, r"encoder\.layer\.(\d+)\."),
+        "mlp_dim": tensors[f"{_BLOCK}.0.{last}"].shape[1],
+        "activation": "swiglu" if gated else "gelu",
+        # Transformers' own defaults; config.json says if it is another.
+        "norm_epsilon": 1e-12 if vit else 1e-6,
+        "class_token": True,
+        "distillation_token": "embeddings.distillation_token" in tensors,
+        "num_registers": 0 if registers is None else registers.shape[1],
+        "layer_scale": None if vit else 1.0,
+    }
+
+
+def classes(tensors: Mapping[str, np.ndarray]) -> int | None:
+    """Number of classes of the head, or `None` if there is no head."""
+    for name in ("classifier.weight", "cls_classifier.weight"):
+        if name in tensors:
+            return len(tensors[name])
+    return None
+
+
+def positions(tensors: Mapping[str, np.ndarray]) -> str | None:
+    """Name of the tensor of positions."""
+    name = "embeddings.position_embeddings"
+    return name if name in tensors else None
+
+
+TOKENS = ("embeddings.cls_token", "embeddings.distillation_token")
+HEAD = r"(cls_|distillation_)?classifier\..*"
+
+
+def table(config: ViTConfig, head: bool = True) -> Table:
+    """Every tensor of such a file, and the weights of the model that it holds."""
+    found: Table = {
+        f"{_PATCHES}.weight": Entry(("patches/projection/kernel",), CONVOLUTION),
+        f"{_PATCHES}.bias": Entry(("patches/projection/bias",), SAME),
+    }
+    tokens = {
+        "cls_token": ("class_token", config.class_token),
+        "distillation_token": ("distillation_token", config.distillation_token),
+        "register_tokens": ("register_tokens", config.num_registers),
+    }
+    for theirs, (ours, present) in tokens.items():
+        if present:
+            found[f"embeddings.{theirs}"] = Entry((f"prefix_tokens/{ours}",), SAME)
+    if config.positions == "learned":
+        name = "embeddings.position_embeddings"
+        found[name] = Entry(("positions/positions",), SAME)
+    block = _vit_block if config.layer_scale is None else _dinov2_block
+    for index in range(config.depth):
+        theirs, ours = f"{_BLOCK}.{index}", f"block_{index:02d}"
+        for part in ("query", "key", "value"):
+            name = f"{theirs}.attention.attention.{part}"
+            found |= linear(name, f"{ours}_attention/{part}")
+        name = f"{theirs}.attention.output.dense"
+        found |= linear(name, f"{ours}_attention/output_projection")
+        found |= block(theirs, ours, config)
+    found |= norm("layernorm", "final_norm")
+    if head and config.distillation_token:
+        found |= linear("cls_classifier", "head/logits")
+        found |= linear("distillation_classifier", "head_distillation/logits")
+    elif head:
+        found |= linear("classifier", "head/logits")
+    return found
+
+
+def _vit_block(theirs: str, ours: str, config: ViTConfig) -> Table:
+    found = norm(f"{theirs}.layernorm_before", f"{ours}_attention_norm")
+    found |= norm(f"{theirs}.layernorm_after", f"{ours}_mlp_norm")
+    found |= linear(f"{theirs}.intermediate.dense", f"{ours}_mlp/hidden")
+    return found | linear(f"{theirs}.output.dense", f"{ours}_mlp/output_projection")
+
+
+def _dinov2_block(theirs: str, ours: str, config: ViTConfig) -> Table:
+    found = norm(f"{theirs}.norm1", f"{ours}_attention_norm")
+    found |= norm(f"{theirs}.norm2", f"{ours}_mlp_norm")
+    for number, branch in ((1, "attention"), (2, "mlp")):
+        name = f"{theirs}.layer_scale{number}.lambda1"
+        found[name] = Entry((f"{ours}_{branch}_scale/gamma",), SAME)
+    if config.activation != "swiglu":
+        found |= linear(f"{theirs}.mlp.fc1", f"{ours}_mlp/hidden")
+        return found | linear(f"{theirs}.mlp.fc2", f"{ours}_mlp/output_projection")
+    for theirs_kind, kind in (("weight", "kernel"), ("bias", "bias")):
+        parts = (f"{ours}_mlp/{part}/{kind}" for part in ("hidden", "hidden_value"))
+        name = f"{theirs}.mlp.weights_in.{theirs_kind}"
+        found[name] = Entry(tuple(parts), stacked_linear(2))
+    return found | linear(f"{theirs}.mlp.weights_out", f"{ours}_mlp/output_projection")

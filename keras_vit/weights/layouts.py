@@ -1,0 +1,86 @@
+"""How tensors of a file hold the weights of a model: an axis order, a packing."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+    """One tensor of a file, one or more weights of a model.
+
+    Attributes:
+        read: The tensor -> the weights, in order.
+        write: The weights, in order -> the tensor.
+    """
+
+    read: Callable[[np.ndarray], list[np.ndarray]]
+    write: Callable[..., np.ndarray]
+
+
+class Entry(NamedTuple):
+    """Which weights a tensor holds.
+
+    Attributes:
+        weights: Their paths in the model, such as `"block_00_mlp/hidden/kernel"`.
+        layout: How they lie in the tensor.
+    """
+
+    weights: tuple[str, ...]
+    layout: Layout
+
+
+Table = dict[str, Entry]
+
+SAME = Layout(lambda tensor: [tensor], lambda weight: weight)
+# PyTorch's linear layer is (out, in), its convolution (out, in, height, width).
+LINEAR = Layout(lambda tensor: [tensor.T], lambda kernel: kernel.T)
+CONVOLUTION = Layout(
+    lambda tensor: [tensor.transpose(2, 3, 1, 0)],
+    lambda kernel: kernel.transpose(3, 2, 0, 1),
+)
+
+
+def stacked_linear(count: int) -> Layout:
+    """Linear layers, or their biases, one under another: `(count * out, in)`."""
+    return Layout(
+        lambda tensor: [part.T for part in np.split(tensor, count)],
+        lambda *kernels: np.concatenate([kernel.T for kernel in kernels]),
+    )
+
+
+def split_heads(num_heads: int) -> Layout:
+    """Flax' dense layer to heads: kernel `(d, h, e)` or bias `(h, e)`."""
+
+    def write(weight: np.ndarray) -> np.ndarray:
+        e = weight.shape[-1] // num_heads
+        return weight.reshape(*weight.shape[:-1], num_heads, e)
+
+    return Layout(
+        lambda tensor: [tensor.reshape(*tensor.shape[:-2], -1)],
+        write,
+    )
+
+
+def merged_heads(num_heads: int) -> Layout:
+    """Flax' dense layer from heads: kernel `(h, e, d)`."""
+    return Layout(
+        lambda tensor: [tensor.reshape(-1, tensor.shape[-1])],
+        lambda kernel: kernel.reshape(num_heads, -1, kernel.shape[-1]),
+    )
+
+
+def linear(theirs: str, ours: str) -> Table:
+    """A linear layer of PyTorch and its bias."""
+    return {
+        f"{theirs}.weight": Entry((f"{ours}/kernel",), LINEAR),
+        f"{theirs}.bias": Entry((f"{ours}/bias",), SAME),
+    }
+
+
+def norm(theirs: str, ours: str) -> Table:
+    """A LayerNorm of PyTorch."""
+    return {
+        f"{theirs}.weight": Entry((f"{ours}/gamma",), SAME),
+        f"{theirs}.bias": Entry((f"{ours}/beta",), SAME),
+    }

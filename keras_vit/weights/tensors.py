@@ -1,0 +1,259 @@
+"""Tensors of a file by name: nothing in it is executed, and nothing of it is trusted."""
+
+import dataclasses
+import json
+import pathlib
+import struct
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import safetensors
+import tensorflow as tf
+
+BFLOAT16 = tf.bfloat16.as_numpy_dtype
+_SAFETENSORS_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": BFLOAT16,
+}
+# Random weights hardly compress: what unpacks to more is no checkpoint.
+MOST_EXPANSION = 20
+SMALL = 2**20
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """What a file, or several that belong together, hold.
+
+    Attributes:
+        tensors: Arrays by name, of the file's own types.
+        notes: JSON that lies beside them (`config.json`, `preprocessor_config.json`) or
+            in the file's own metadata (`__metadata__`), by that name.
+    """
+
+    tensors: dict[str, np.ndarray]
+    notes: dict[str, dict[str, Any]]
+
+
+def read(path: str | pathlib.Path) -> Stored:
+    """Reads an `.npz` or safetensors file, known by content, or a folder with one.
+
+    Args:
+        path: The file; the index of several safetensors files; or a folder as Hugging
+            Face and timm lay it out.
+
+    Raises:
+        ValueError: If there is no such file, it is a pickle, or is damaged.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        found = [path / name for name in (SINGLE, INDEX) if (path / name).is_file()]
+        if not found:
+            raise ValueError(
+                f"There is no {SINGLE} and no {INDEX} in folder '{path}'."
+                f"{_about_pickles(path)}"
+            )
+        path = found[0]
+    if not path.is_file():
+        raise ValueError(f"There is no file '{path}'.")
+    notes = {
+        name: _read_json(path.parent / name)
+        for name in ("config.json", "preprocessor_config.json")
+        if (path.parent / name).is_file()
+    }
+    if path.name.endswith(".index.json"):
+        return Stored(_read_shards(path), notes)
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[:2] == b"PK":
+        return Stored(_read_npz(path), {})
+    if start[:1] == b"\x80":
+        raise ValueError(_pickle_refused(path))
+    tensors, metadata = _read_safetensors(path)
+    return Stored(tensors, notes | ({"__metadata__": metadata} if metadata else {}))
+
+
+def _about_pickles(folder: pathlib.Path) -> str:
+    pickles = [it for it in sorted(folder.iterdir()) if it.suffix in (".bin", ".pth")]
+    return f" {_pickle_refused(pickles[0])}" if pickles else ""
+
+
+def _pickle_refused(path: pathlib.Path) -> str:
+    return (
+        f"'{path}' is a pickle, which can run code when it is read. Where you trust it: "
+        'python -c "import torch, safetensors.torch; t = torch.load('
+        f"'{path.name}', weights_only=True); safetensors.torch.save_file("
+        "t.get('model', t), 'model.safetensors')\""
+    )
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"'{path}' is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(  # noqa: TRY004 - a user's file
+            f"'{path}' must hold a JSON object."
+        )
+    return content
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if any(name.endswith("data.pkl") for name in names):
+                raise ValueError(_pickle_refused(path))
+            if len(set(names)) < len(names):
+                raise ValueError(f"'{path}' is damaged: it has two arrays of one name.")
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > MOST_EXPANSION * path.stat().st_size + SMALL:
+                raise ValueError(
+                    f"'{path}' would unpack to {unpacked} bytes, more than "
+                    f"{MOST_EXPANSION} times its size: that is no checkpoint."
+                )
+            return {
+                member.filename.removesuffix(".npy"): _read_npy(archive, member)
+                for member in members
+            }
+    except ValueError:
+        raise
+    except Exception as error:  # zipfile and zlib have no error that covers all
+        raise ValueError(f"'{path}' is damaged. {_reason(error)}") from error
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array; its bytes are checked against their CRC."""
+    name, content = member.filename, archive.read(member)
+    try:
+        # The header alone is NumPy's: its reader would take an object's pickle apart.
+        stream = _Stream(content)
+        version = np.lib.format.read_magic(stream)
+        header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran, dtype = header(stream)
+    except Exception as error:
+        raise ValueError(f"Array {name!r} has no header. {_reason(error)}") from error
+    if dtype.hasobject:
+        raise ValueError(f"Array {name!r} holds pickled objects.")
+    if dtype == np.dtype("V2"):  # big_vision's bfloat16
+        dtype = np.dtype(BFLOAT16)
+    data = memoryview(content)[stream.place :]
+    count = int(np.prod(shape, dtype="int64"))
+    if any(side < 0 for side in shape) or count * dtype.itemsize != len(data):
+        raise ValueError(
+            f"Array {name!r} of shape {shape} and type {dtype} has {len(data)} bytes."
+        )
+    array = np.frombuffer(data, dtype)
+    return array.reshape(shape, order="F" if fortran else "C")
+
+
+class _Stream:
+    """Bytes that are read from the front."""
+
+    def __init__(self, content: bytes):
+        self._content, self.place = content, 0
+
+    def read(self, size: int) -> bytes:
+        part = self._content[self.place : self.place + size]
+        self.place += len(part)
+        return part
+
+
+def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
+    content = path.read_bytes()
+    header = _safetensors_header(path, content)
+    try:
+        listed = safetensors.deserialize(content)
+    except Exception as error:  # the library's own, and Python's
+        raise ValueError(f"'{path}' is damaged. {_reason(error)}") from error
+    tensors = {}
+    for name, tensor in listed:
+        dtype = _SAFETENSORS_DTYPES.get(tensor["dtype"])
+        if dtype is None:
+            raise ValueError(
+                f"Tensor {name!r} of '{path}' must hold floats. Received: "
+                f"{tensor['dtype']}"
+            )
+        array = np.frombuffer(tensor["data"], dtype)
+        tensors[name] = array.reshape(tensor["shape"])
+    return tensors, header.get("__metadata__", {})
+
+
+def _safetensors_header(path: pathlib.Path, content: bytes) -> dict[str, Any]:
+    """The header, checked for what its library lets pass.
+
+    Names that come twice, and tensors that don't lie in the order of their names: all
+    that write this format write them so, and two names that were exchanged show by it.
+    """
+    damaged = f"'{path}' is neither .npz nor safetensors, or is damaged"
+    if len(content) < 10:
+        raise ValueError(f"{damaged}: it has {len(content)} bytes.")
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > len(content) - 8:
+        raise ValueError(
+            f"{damaged}: bytes 0 to 7 say that its header has {length} bytes, of a file "
+            f"of {len(content)}."
+        )
+    try:
+        header = json.loads(
+            content[8 : 8 + length].decode("utf-8"), object_pairs_hook=_once(dict)
+        )
+        entries = {it: entry for it, entry in header.items() if it != "__metadata__"}
+        begins = [entry["data_offsets"][0] for entry in entries.values()]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{damaged}: its header is wrong. {_reason(error)}") from error
+    for name, before, begin in zip(list(entries)[1:], begins, begins[1:], strict=False):
+        if begin < before:
+            raise ValueError(
+                f"{damaged}: tensor {name!r} lies before the one it follows."
+            )
+    return header
+
+
+def _once(kind: Callable) -> Callable:
+    """Makes a JSON object of pairs whose names all differ."""
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = kind(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("a name comes twice")
+        return made
+
+    return make
+
+
+def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
+    listed = _read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(
+        isinstance(file, str) and pathlib.Path(file).name == file
+        for file in listed.values()
+    ):
+        raise ValueError(f"'{index}' must name, in weight_map, files beside it.")
+    tensors = {}
+    for file in sorted(set(listed.values())):
+        path = index.with_name(file)
+        if not path.is_file():
+            raise ValueError(f"There is no file '{path}', which '{index}' names.")
+        found, _ = _read_safetensors(path)
+        expected = {name for name, where in listed.items() if where == file}
+        differing = sorted(found.keys() ^ expected)
+        if differing:
+            raise ValueError(
+                f"'{path}' and '{index}' differ in their tensors: {differing[:5]}"
+            )
+        tensors |= found
+    return tensors
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,124 @@
+"""timm's own models against ours, with the same random weights, both ways.
+
+Runs where the extra `parity` is installed (`pip install '.[parity]'`).
+"""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import keras_vit
+from keras_vit.features import feature_model
+from keras_vit.weights import load_checkpoint, save_timm
+from keras_vit.weights.resampling import resize_patches, resize_positions
+
+pytestmark = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("timm", "torch")),
+    reason="needs the extra 'parity': timm and torch",
+)
+# Largest difference of logits or features, relative to the largest of them.
+BOUND = 5e-6
+DINOV2 = "vit_small_patch14_dinov2"
+MODELS = {
+    "Ti/16": ("vit_tiny_patch16_224", {}, None),
+    "S/32": ("vit_small_patch32_224", {}, None),
+    "B/16": ("vit_base_patch16_224", {}, None),
+    "DeiT, distilled": ("deit_tiny_distilled_patch16_224", {}, None),
+    "registers, LayerScale": ("vit_small_patch14_reg4_dinov2", {"img_size": 112}, None),
+    "DINOv2 S/14": (DINOV2, {"img_size": 112}, None),
+    "DINOv2 S/14 at 140 x 84": (DINOV2, {"img_size": 112}, (140, 84)),
+    "DINOv2 S/14 at 84": (DINOV2, {"img_size": 112}, (84, 84)),
+    "fc_norm": ("vit_tiny_patch16_224", {"global_pool": "avg"}, None),
+    "q/k norm": ("vit_tiny_patch16_224", {"qk_norm": True}, None),
+    "no_embed_class": ("vit_tiny_patch16_224", {"no_embed_class": True}, None),
+}
+
+
+def timm_side(task, folder, text=""):
+    script = pathlib.Path(__file__).with_name("timm_side.py")
+    done = subprocess.run(
+        [sys.executable, script, task, folder],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("timm")
+    timm_side("write", folder, json.dumps(list(MODELS.values())))
+    return dict(zip(MODELS, (folder / str(i) for i in range(len(MODELS))), strict=True))
+
+
+def relative(ours, theirs):
+    return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_ours_gives_what_timms_gives(name, written):
+    _, _, size = MODELS[name]
+    sides = np.load(written[name] / "sides.npz")
+    headless = "DINOv2" in name or "registers" in name
+    options = {"num_classes": 2} if headless else {}
+    ours = load_checkpoint(written[name], image_size=size, **options)
+    if headless:
+        ours = feature_model(ours, "token")
+    difference = relative(ours(sides["pixels"]), sides["output"])
+    print(f"{name}: {difference:.1e}")
+    assert difference <= BOUND
+
+
+@pytest.fixture(scope="module")
+def resized(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resized")
+    timm_side("resize", folder)
+    return np.load(folder / "resized.npz")
+
+
+@pytest.mark.parametrize("mode", ["bicubic_antialias", "bicubic", "dinov2"])
+@pytest.mark.parametrize("grid", [(9, 5), (20, 23)])
+def test_positions_are_resized_as_torch_does(mode, grid, resized):
+    expected = resized[f"{mode} {grid[0]} {grid[1]}"]
+    got = resize_positions(resized["positions"], (14, 14), grid, mode)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_patches_are_resized_as_timm_does(resized):
+    got = resize_patches(resized["kernel"], 20)
+    np.testing.assert_allclose(got, resized["kernel of 20"], atol=1e-4)
+
+
+KINDS = {
+    "plain": {},
+    "mean": {"pool": "mean", "norm_after_pool": True},
+    "distilled": {"distillation_token": True},
+    "registers": {
+        "num_registers": 2,
+        "positions_cover_prefix": False,
+        "layer_scale": 0.1,
+    },
+    "q/k norm": {"qk_norm": True, "activation": "gelu_tanh"},
+    "swiglu": {"activation": "swiglu", "layer_scale": 0.1, "positions": "sincos_2d"},
+}
+
+
+def test_timm_reads_what_we_write(tiny, randomize, tmp_path):
+    models = {}
+    for name, fields in KINDS.items():
+        config = tiny(width=64, num_heads=4, mlp_dim=96, **fields)
+        models[name] = randomize(keras_vit.build_vit(config))
+        save_timm(models[name], tmp_path / name.replace("/", " "))
+    timm_side("read", tmp_path)
+    for name, ours in models.items():
+        sides = np.load(tmp_path / f"{name.replace('/', ' ')}.npz")
+        difference = relative(ours(sides["pixels"]), sides["output"])
+        print(f"{name}: {difference:.1e}")
+        assert difference <= 1e-4, name

@@ -1,0 +1,120 @@
+"""timm's side of the parity tests, in a process of its own: PyTorch and TensorFlow
+don't always live in one.
+
+    python timm_side.py write FOLDER < SPECIFICATIONS   models, images and outputs
+    python timm_side.py read FOLDER                     outputs of the models in it
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save_file
+
+
+def randomized(name, **arguments):
+    """A model whose norms, scales and biases are random too."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, **arguments).eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if weight.ndim < 2 or "token" in key or "embed" in key:
+                weight.copy_(torch.randn_like(weight) * 0.3)
+            if "norm" in key and key.endswith("weight"):
+                weight.add_(1.0)
+    return model
+
+
+def scaled(pixels):
+    """As mean and std of 0.5 make them."""
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2) / np.float32(127.5) - 1)
+
+
+def output_of(model, height, width):
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (2, height, width, 3)).astype("float32")
+    with torch.no_grad():
+        return pixels, model(scaled(pixels)).numpy()
+
+
+def write(folder):
+    """Each specification: name of timm's model, arguments, and a size to resize to."""
+    for number, (name, arguments, size) in enumerate(json.load(sys.stdin)):
+        place = folder / str(number)
+        place.mkdir()
+        model = randomized(name, **arguments)
+        save_file(model.state_dict(), place / "model.safetensors")
+        notes = {
+            "architecture": "of this test",
+            "num_classes": model.num_classes,
+            "pretrained_cfg": {
+                "mean": [0.5] * 3,
+                "std": [0.5] * 3,
+                "crop_mode": "squash",
+            },
+        }
+        (place / "config.json").write_text(json.dumps(notes))
+        height, width = model.patch_embed.img_size
+        if size:
+            height, width = size
+            state = model.state_dict()
+            side = model.patch_embed.patch_size[0]
+            state["pos_embed"] = timm.layers.resample_abs_pos_embed(
+                state["pos_embed"], (height // side, width // side)
+            )
+            model = randomized(name, **arguments | {"img_size": size})
+            model.load_state_dict(state)
+        pixels, output = output_of(model, height, width)
+        np.savez(place / "sides.npz", pixels=pixels, output=output)
+
+
+def read(folder):
+    for place in sorted(folder.iterdir()):
+        model = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
+        pixels, output = output_of(model, *model.patch_embed.img_size)
+        np.savez(folder / f"{place.name}.npz", pixels=pixels, output=output)
+
+
+def resize(folder):
+    """Positions and patches as torch and timm resize them."""
+    random = np.random.default_rng(0)
+    positions = random.normal(size=(1, 14 * 14, 8)).astype("float32")
+    image = torch.from_numpy(positions).reshape(1, 14, 14, 8).permute(0, 3, 1, 2)
+    interpolate = torch.nn.functional.interpolate
+    found = {"positions": positions}
+    for rows, columns in ((9, 5), (20, 23)):
+        size = (rows, columns)
+        offset = tuple((side + 0.1) / 14 for side in size)
+        made = {
+            "bicubic_antialias": interpolate(
+                image, size=size, mode="bicubic", antialias=True
+            ),
+            "bicubic": interpolate(image, size=size, mode="bicubic"),
+            "dinov2": interpolate(image, scale_factor=offset, mode="bicubic"),
+        }
+        for mode, resized in made.items():
+            assert resized.shape[2:] == size
+            flat = resized.permute(0, 2, 3, 1).reshape(1, -1, 8)
+            found[f"{mode} {rows} {columns}"] = flat.numpy()
+    kernel = random.normal(size=(16, 16, 3, 8)).astype("float32")
+    found["kernel"] = kernel
+    found["kernel of 20"] = (
+        timm.layers.resample_patch_embed(
+            torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()),
+            [20, 20],
+            interpolation="bilinear",
+            antialias=False,
+        )
+        .numpy()
+        .transpose(2, 3, 1, 0)
+    )
+    np.savez(folder / "resized.npz", **found)
+
+
+if __name__ == "__main__":
+    {"write": write, "read": read, "resize": resize}[sys.argv[1]](
+        pathlib.Path(sys.argv[2])
+    )
