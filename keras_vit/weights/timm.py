@@ -143,6 +143,13 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
 
 
 def depth_of(names: Collection[str], pattern: str) -> int:
-    """Number of blocks: one more than the highest number in the names."""
+    """Number of blocks: one more than the highest number in the names.
+
+    Raises:
+        ValueError: If a name has a number that the others can't lead up to.
+    """
     numbers = [int(found[1]) for name in names if (found := re.match(pattern, name))]
-    return max(numbers, default=-1) + 1
+    depth = max(numbers, default=-1) + 1
+    if depth > len(names):
+        raise ValueError(f"it names block {depth - 1}, and has {len(names)} tensors.")
+    return depth

@@ -1,0 +1,164 @@
+"""What is no whole checkpoint is refused, by the name of what is wrong with it."""
+
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+
+from keras_vit.weights import load_checkpoint
+from tests.weights import dialects
+from tests.weights.dialects import Size
+
+OPTIONS = {"preprocessing": "imagenet", "num_heads": 3}
+
+
+@pytest.fixture
+def w(rng):
+    return dialects.weights(rng, Size())
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def refused(path, match, **options):
+    with pytest.raises(ValueError, match=match):
+        load_checkpoint(path, **OPTIONS | options)
+
+
+def test_no_file_and_no_checkpoint(tmp_path):
+    refused(tmp_path / "none", "no file")
+    refused(tmp_path, "no model.safetensors")
+    for content in (b"", b"no checkpoint at all", b"\x00" * 100):
+        (tmp_path / "other").write_bytes(content)
+        refused(tmp_path / "other", "neither .npz nor safetensors|no Vision")
+
+
+def test_pickles_are_refused_with_a_way_out(tmp_path):
+    (tmp_path / "old.pth").write_bytes(pickle.dumps({"a": 1}))
+    refused(tmp_path / "old.pth", "pickle, which can run code.*save_file")
+    refused(tmp_path, "old.pth' is a pickle")
+    dialects.zipped(tmp_path / "new.bin", {"archive/data.pkl": b"", "archive/0": b""})
+    refused(tmp_path / "new.bin", "pickle, which can run code")
+
+
+def test_missing_unexpected_and_misshaped_tensors_are_named(w, path):
+    dialects.write_safetensors(path, {k: t for k, t in w.items() if k != "norm.bias"})
+    refused(path, r"Missing: norm\.bias\. Unexpected: nothing")
+    dialects.write_safetensors(path, w | {"attn_pool.latent": w["cls_token"]})
+    refused(path, r"Missing: nothing\. Unexpected: attn_pool\.latent")
+    dialects.write_safetensors(path, w | {"blocks.1.norm1.bias": w["cls_token"]})
+    refused(path, r"blocks\.1\.norm1\.bias is \(1, 1, 12\), must be \(12,\)")
+    dialects.write_safetensors(
+        path, w | {"blocks.999999999.norm1.bias": w["cls_token"]}
+    )
+    refused(path, "names block 999999999")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused(value, w, path):
+    w["blocks.1.mlp.fc2.weight"][3, 4] = value
+    dialects.write_safetensors(path, w)
+    refused(path, r"'blocks\.1\.mlp\.fc2\.weight' .* holds NaN or infinity")
+
+
+def test_integers_are_refused(w, path):
+    dialects.write_safetensors(path, w | {"cls_token": w["cls_token"].astype("int32")})
+    refused(path, "'cls_token' .* must hold floats. Received: I32")
+
+
+def test_what_nothing_says_is_asked_for(w, path):
+    dialects.write_safetensors(path, w)
+    refused(
+        path, "preprocessing must be 'inception'.*or 'imagenet'", preprocessing=None
+    )
+    refused(path, "preprocessing must be one of", preprocessing="clip")
+    refused(path, "num_heads is needed", num_heads=None)
+    refused(path, "position_mode must be one of", position_mode="cubic")
+
+
+def test_positions_of_no_square_need_their_image_size(rng, path):
+    w = dialects.weights(rng, Size(grid=(2, 3)))
+    dialects.write_safetensors(path, w)
+    refused(path, "source_image_size may say")
+    model = load_checkpoint(path, **OPTIONS, source_image_size=(8, 12))
+    assert model.input_shape[1:3] == (8, 12)
+    refused(path, "are not those of", source_image_size=(8, 8))
+
+
+def test_a_config_that_contradicts_the_tensors_is_refused(w, tmp_path):
+    arrays = dialects.hugging_face(w, Size())
+    for field, value in (
+        ("hidden_size", 16),
+        ("num_hidden_layers", 3),
+        ("patch_size", 2),
+        ("image_size", 64),
+        ("id2label", {"0": "a"}),
+    ):
+        dialects.write_hugging_face(tmp_path, arrays, Size(), **{field: value})
+        with pytest.raises(
+            ValueError, match="contradicts the tensors|are not those of"
+        ):
+            load_checkpoint(tmp_path)
+    dialects.write_hugging_face(tmp_path, arrays, Size(), num_attention_heads=5)
+    with pytest.raises(ValueError, match="num_heads must divide width"):
+        load_checkpoint(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="config.json' is no JSON"):
+        load_checkpoint(tmp_path)
+
+
+def test_shards_must_be_files_beside_their_index(w, tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    for listed, match in (
+        ({"a": "../outside.safetensors"}, "files beside it"),
+        ({"a": "absent.safetensors"}, "no file"),
+        (["a"], "weight_map"),
+    ):
+        index.write_text(json.dumps({"weight_map": listed}))
+        refused(index, match)
+    dialects.write_safetensors(tmp_path / "one.safetensors", w)
+    index.write_text(json.dumps({"weight_map": {"a": "one.safetensors"}}))
+    refused(index, "differ in their tensors")
+
+
+def test_pickled_objects_in_an_npz_are_not_loaded(tmp_path):
+    path = tmp_path / "model.npz"
+    np.savez(path, a=np.array([{"x": 1}], dtype=object))
+    refused(path, "'a.npy' holds pickled objects")
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, a=np.zeros(50_000_000, "float32"))
+    assert path.stat().st_size < 300_000
+    refused(path, "would unpack to 200000128 bytes")
+
+
+def test_an_npz_whose_header_lies_is_refused(tmp_path):
+    path = tmp_path / "model.npz"
+    np.savez(path, a=np.zeros((3, 4), "float32"))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("a.npy")
+    for lie in (content.replace(b"(3, 4)", b"(9, 9)"), content[:40], content + b"1"):
+        dialects.zipped(path, {"a.npy": lie})
+        refused(path, "'a.npy'")
+    dialects.zipped(path, {"a.npy": content})
+    refused(path, "no Vision Transformer of a known format")
+
+
+def test_names_that_come_twice_and_tensors_that_change_places_are_refused(w, path):
+    content = dialects.safetensors_bytes(w)
+    path.write_bytes(content.replace(b"blocks.0.norm1.bias", b"blocks.1.norm1.bias"))
+    refused(path, "a name comes twice")
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    first, second = header["blocks.0.norm1.bias"], header["blocks.1.norm1.bias"]
+    header["blocks.0.norm1.bias"], header["blocks.1.norm1.bias"] = second, first
+    text = json.dumps(header).encode().ljust(length)
+    assert len(text) == length
+    path.write_bytes(content[:8] + text + content[8 + length :])
+    refused(path, "lies before the one it follows")
