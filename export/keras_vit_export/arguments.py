@@ -185,12 +185,35 @@ def _changed(
     names = ("epochs", "patience", "learning_rate", "accumulation", "distillation")
     given = {name: getattr(options, name) for name in names}
     given["flip"] = options.flip or None
+    given |= dict(map(_recipe_field, options.set))
     given = {name: value for name, value in given.items() if value is not None}
     if "learning_rate" in given:
         # It is meant as it is, so it is that of the batches to come.
         accumulation = given.get("accumulation", recipe.accumulation)
         given["batch_size"] = max(batch_size, 1) * max(accumulation, 1)
     return dataclasses.replace(recipe, **given)
+
+
+def _recipe_field(text: str) -> tuple[str, Any]:
+    """`"mixup=0.2"` -> `("mixup", 0.2)`, of the field's own type."""
+    from keras_vit.config import check_choice
+    from keras_vit.recipes import TrainingRecipe
+
+    defaults = {it.name: it.default for it in dataclasses.fields(TrainingRecipe)}
+    name, _, value = text.partition("=")
+    check_choice("--set", name, defaults)
+    kind = type(defaults[name])
+    if kind is tuple:
+        return name, tuple(part for part in value.split(",") if part)
+    if kind is bool:
+        check_choice(f"--set {name}", value, ("true", "false"))
+        return name, value == "true"
+    try:
+        return name, kind(value)
+    except ValueError:
+        raise ValueError(
+            f"--set {name} must be of type {kind.__name__}. Received: {value!r}"
+        ) from None
 
 
 def open_model(path: pathlib.Path) -> "AnyClassifier":

@@ -153,6 +153,14 @@ def _add_training(train) -> None:
         help="what a teacher gives: hard (its class, default) or soft (probabilities)",
     )
     train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change any other field of the recipe, such as mixup=0.2 or "
+        "trainable=head,final_norm,block_11; may be given several times",
+    )
+    train.add_argument(
         "--flip", action="store_true", help="mirror images at random in training"
     )
     train.add_argument(

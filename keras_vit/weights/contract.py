@@ -7,6 +7,7 @@ metadata of our own files. What they say of shapes must be what the tensors say.
 
 import dataclasses
 import json
+import zlib
 from typing import Any
 
 from keras_vit.config import ViTConfig, check_choice
@@ -29,6 +30,20 @@ _IMAGENET = {
     "crop": 0.9,
 }
 PREPROCESSINGS = {"inception": _INCEPTION, "imagenet": _IMAGENET}
+# Fields that tensors show too.
+_SHOWN = (
+    "image_size",
+    "channels",
+    "patch_size",
+    "num_classes",
+    "width",
+    "depth",
+    "mlp_dim",
+    "class_token",
+    "distillation_token",
+    "num_registers",
+    "qk_norm",
+)
 # Pillow's numbers, which Hugging Face's files hold.
 _RESAMPLE = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _ACTIVATIONS = {
@@ -70,10 +85,10 @@ def read_notes(
         ValueError: If nothing says how pixels are scaled, or a note says what no model
             here does.
     """
-    ours = notes.get("__metadata__", {}).get("keras_vit")
+    ours = notes.get("__metadata__", {})
     config = notes.get("config.json", {})
     try:
-        if ours is not None:
+        if "keras_vit" in ours:
             found = _of_ours(ours)
         elif "pretrained_cfg" in config or "architecture" in config:
             found = _of_timm(config)
@@ -116,17 +131,24 @@ def check_agreement(said: dict[str, Any], shown: dict[str, Any]) -> None:
     ]
     if differing:
         raise ValueError(
-            f"config.json contradicts the tensors: {'; '.join(differing)}."
+            f"What lies beside the tensors contradicts them: {'; '.join(differing)}."
         )
 
 
-def _of_ours(text: str) -> Notes:
-    config = ViTConfig(**json.loads(text))
-    fields = dataclasses.asdict(config)
+def our_metadata(config: ViTConfig) -> dict[str, str]:
+    """What our files say of themselves, with a sum that shows if it was changed."""
+    text = json.dumps(dataclasses.asdict(config))
+    return {"keras_vit": text, "keras_vit_crc32": str(zlib.crc32(text.encode()))}
+
+
+def _of_ours(metadata: dict[str, str]) -> Notes:
+    text = metadata["keras_vit"]
+    if str(zlib.crc32(text.encode())) != metadata["keras_vit_crc32"]:
+        raise ValueError("The file's metadata is damaged: its checksum is another.")
+    fields = dataclasses.asdict(ViTConfig(**json.loads(text)))
     pixels = {name: fields.pop(name) for name in _INCEPTION}
-    shapes = {name: fields[name] for name in ("num_classes", "image_size")}
-    source = "the file's own metadata"
-    return Notes(fields, shapes, pixels, source)
+    shapes = {name: fields.pop(name) for name in _SHOWN}
+    return Notes(fields, shapes, pixels, "the file's own metadata")
 
 
 def _of_timm(config: dict[str, Any]) -> Notes:

@@ -17,10 +17,10 @@ from keras_vit.weights.layouts import (
     SAME,
     Entry,
     Table,
+    depth_of,
     merged_heads,
     split_heads,
 )
-from keras_vit.weights.timm import depth_of
 
 NAME = "Google .npz"
 PREFIXES = ("opt/target/", "params/img/", "params/", "target/")

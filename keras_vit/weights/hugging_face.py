@@ -16,11 +16,11 @@ from keras_vit.weights.layouts import (
     SAME,
     Entry,
     Table,
+    depth_of,
     linear,
     norm,
     stacked_linear,
 )
-from keras_vit.weights.timm import depth_of
 
 NAME = "Hugging Face"
 PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")

@@ -1,6 +1,7 @@
 """How tensors of a file hold the weights of a model: an axis order, a packing."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -84,3 +85,16 @@ def norm(theirs: str, ours: str) -> Table:
         f"{theirs}.weight": Entry((f"{ours}/gamma",), SAME),
         f"{theirs}.bias": Entry((f"{ours}/beta",), SAME),
     }
+
+
+def depth_of(names: Collection[str], pattern: str) -> int:
+    """Number of blocks: one more than the highest number in the names.
+
+    Raises:
+        ValueError: If a name has a number that the others can't lead up to.
+    """
+    numbers = [int(found[1]) for name in names if (found := re.match(pattern, name))]
+    depth = max(numbers, default=-1) + 1
+    if depth > len(names):
+        raise ValueError(f"it names block {depth - 1}, and has {len(names)} tensors.")
+    return depth

@@ -1,7 +1,6 @@
 """A model -> a folder with `model.safetensors` and `config.json`, as timm reads it."""
 
 import dataclasses
-import json
 import pathlib
 from typing import Any
 
@@ -13,6 +12,7 @@ from keras_vit.config import ViTConfig
 from keras_vit.files import whole_file, write_json
 from keras_vit.model import config_of
 from keras_vit.weights import timm
+from keras_vit.weights.contract import our_metadata
 from keras_vit.weights.tensors import SINGLE
 
 # timm's own, which its configurations can't change.
@@ -50,7 +50,7 @@ def save_timm(model: keras.Model, folder: str | pathlib.Path) -> tuple[str, ...]
         for name, (paths, layout) in timm.table(config).items()
     }
     config = _registers_alone(tensors, config)
-    metadata = {"format": "pt", "keras_vit": json.dumps(dataclasses.asdict(config))}
+    metadata = {"format": "pt", **our_metadata(config)}
     with whole_file(folder / SINGLE) as partial:
         save_file(tensors, partial, metadata)
     write_json(folder / "config.json", description(config))

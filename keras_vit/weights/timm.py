@@ -16,6 +16,7 @@ from keras_vit.weights.layouts import (
     SAME,
     Entry,
     Table,
+    depth_of,
     linear,
     norm,
     stacked_linear,
@@ -140,16 +141,3 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
         found[f"{theirs}.ls1.gamma"] = Entry((f"{attention}_scale/gamma",), SAME)
         found[f"{theirs}.ls2.gamma"] = Entry((f"{mlp}_scale/gamma",), SAME)
     return found
-
-
-def depth_of(names: Collection[str], pattern: str) -> int:
-    """Number of blocks: one more than the highest number in the names.
-
-    Raises:
-        ValueError: If a name has a number that the others can't lead up to.
-    """
-    numbers = [int(found[1]) for name in names if (found := re.match(pattern, name))]
-    depth = max(numbers, default=-1) + 1
-    if depth > len(names):
-        raise ValueError(f"it names block {depth - 1}, and has {len(names)} tensors.")
-    return depth

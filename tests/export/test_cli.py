@@ -275,9 +275,11 @@ def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
 ):
     figures = tmp_path / "figures.json"
     options = ["--dataset", "digits", "--dry-run", "--recipe", "deit", "--epochs", "3"]
+    options += ["--set", "mixup=0.25", "--set", "trainable=head,block_03"]
     assert main(["train", *options, "--json", str(figures)]) == 0
     shown = capfd.readouterr().out
-    assert "4 blocks of width 64" in shown and "  mixup: 0.8" in shown
+    assert "4 blocks of width 64" in shown and "  mixup: 0.25" in shown
+    assert "  trainable: ('head', 'block_03')" in shown and "  cutmix: 1.0" in shown
     assert "images a second" in shown and "All 3 epochs: about" in shown
     found = json.loads(figures.read_text())
     assert found["seconds"] > found["compile_seconds"] > found["step_seconds"] > 0
@@ -295,6 +297,10 @@ def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monke
         return complaint(capfd, *base, *options)
 
     assert "needs --from" in line("--recipe", "finetune")
+    assert "must be one of mixup, " in line("--set", "mixupp=0.2")
+    assert "mixup must be of type float" in line("--set", "mixup=much")
+    assert "flip must be one of true, false" in line("--set", "flip=1")
+    assert "mixup must not be negative" in line("--set", "mixup=-1")
     assert "don't go with it" in line("--from", "m.keras", "--variant", "nano/2")
     assert "There is no file" in line("--from", tmp_path / "m.keras")
     assert "There is no file" in line("--teacher", tmp_path / "m.keras")

@@ -1,13 +1,16 @@
 """What is no whole checkpoint is refused, by the name of what is wrong with it."""
 
+import dataclasses
 import json
 import pickle
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
-from keras_vit.weights import load_checkpoint
+import keras_vit
+from keras_vit.weights import load_checkpoint, save_timm
 from tests.weights import dialects
 from tests.weights.dialects import Size
 
@@ -99,9 +102,7 @@ def test_a_config_that_contradicts_the_tensors_is_refused(w, tmp_path):
         ("id2label", {"0": "a"}),
     ):
         dialects.write_hugging_face(tmp_path, arrays, Size(), **{field: value})
-        with pytest.raises(
-            ValueError, match="contradicts the tensors|are not those of"
-        ):
+        with pytest.raises(ValueError, match="contradicts them|are not those of"):
             load_checkpoint(tmp_path)
     dialects.write_hugging_face(tmp_path, arrays, Size(), num_attention_heads=5)
     with pytest.raises(ValueError, match="num_heads must divide width"):
@@ -109,6 +110,24 @@ def test_a_config_that_contradicts_the_tensors_is_refused(w, tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="config.json' is no JSON"):
         load_checkpoint(tmp_path)
+
+
+def test_metadata_that_was_changed_is_refused(tiny, tmp_path):
+    save_timm(keras_vit.build_vit(tiny()), tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    for old, new in (
+        (b'\\"depth\\": 2', b'\\"depth\\": 9'),
+        (b'"std\\": [0.5', b'"std\\": [0.7'),
+    ):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new))
+        refused(path, "metadata is damaged", preprocessing=None, num_heads=None)
+    lie = json.dumps(dataclasses.asdict(tiny(depth=999_999_999)))
+    metadata = {"keras_vit": lie, "keras_vit_crc32": str(zlib.crc32(lie.encode()))}
+    w = dialects.weights(np.random.default_rng(0), Size())
+    path.write_bytes(dialects.safetensors_bytes(w, metadata))
+    refused(path, "contradicts them: .*depth is 999999999")
 
 
 def test_shards_must_be_files_beside_their_index(w, tmp_path):
