@@ -95,7 +95,7 @@ def read_checkpoint(
         shown = form.fields(tensors)
         classes = form.classes(tensors)
         tensors, placed = _placed(form, tensors, shown, notes, source_image_size)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"'{path}' is no whole {form.NAME} file: {error}") from error
     shown |= placed
     contract.check_agreement(notes.shapes, {**shown, "num_classes": classes})
@@ -103,7 +103,12 @@ def read_checkpoint(
     fields["num_heads"] = num_heads or fields.get("num_heads") or _heads(shown)
     new_head = num_classes is not None and num_classes != classes
     fields |= _class_fields(fields, classes, num_classes, class_names)
-    own = ViTConfig(**fields)
+    try:
+        own = ViTConfig(**fields)
+    except TypeError as error:
+        raise ValueError(
+            f"A note beside '{path}' has a value of a wrong type: {error}"
+        ) from error
     if new_head:
         tensors = {
             it: t for it, t in tensors.items() if not re.fullmatch(form.HEAD, it)
@@ -174,6 +179,8 @@ def _placed(
     size = (size, size) if isinstance(size, int) else size
     grid = size and tuple(side // patch_size for side in size)
     if name is None:
+        if form is not google:  # the others always have them
+            raise ValueError("it has no positions.")
         if grid is None:
             raise ValueError("it has no positions, so source_image_size is needed.")
         fields = {"positions": "sincos_2d", "positions_cover_prefix": False}

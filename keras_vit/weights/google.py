@@ -53,7 +53,10 @@ def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             name = re.sub(pattern, replacement, name)
         if name.startswith(f"{_BLOCK}/"):  # all blocks in one: big_vision's scan
             rest = name.removeprefix(_BLOCK)
-            found |= {f"{_BLOCK}_{i}{rest}": part for i, part in enumerate(tensor)}
+            found |= {
+                f"{_BLOCK}_{i}{rest}": part
+                for i, part in enumerate(np.atleast_1d(tensor))
+            }
         else:
             found[name] = tensor
     return found

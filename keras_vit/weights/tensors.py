@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import struct
 import zipfile
@@ -148,8 +149,8 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if dtype == np.dtype("V2"):  # big_vision's bfloat16
         dtype = np.dtype(BFLOAT16)
     data = memoryview(content)[stream.place :]
-    count = int(np.prod(shape, dtype="int64"))
-    if any(side < 0 for side in shape) or count * dtype.itemsize != len(data):
+    # Empty ones may claim any length along another axis.
+    if min(shape, default=1) < 1 or math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(
             f"Array {name!r} of shape {shape} and type {dtype} has {len(data)} bytes."
         )
@@ -183,6 +184,10 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
             raise ValueError(
                 f"Tensor {name!r} of '{path}' must hold floats. Received: "
                 f"{tensor['dtype']}"
+            )
+        if 0 in tensor["shape"]:
+            raise ValueError(
+                f"Tensor {name!r} of '{path}' is empty: shape {tensor['shape']}"
             )
         array = np.frombuffer(tensor["data"], dtype)
         tensors[name] = array.reshape(tensor["shape"])

@@ -112,6 +112,43 @@ def test_a_config_that_contradicts_the_tensors_is_refused(w, tmp_path):
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("config.json", "layer_norm_eps", "small"),
+        ("config.json", "num_attention_heads", "3"),
+        ("config.json", "hidden_act", 5),
+        ("config.json", "id2label", ["a"]),
+        ("config.json", "mlp_ratio", [4]),
+        ("preprocessor_config.json", "image_mean", 0.5),
+        ("preprocessor_config.json", "image_std", ["a", "b", "c"]),
+        ("preprocessor_config.json", "rescale_factor", "1"),
+        ("preprocessor_config.json", "resample", 7),
+    ],
+)
+def test_notes_of_wrong_types_are_refused(file, field, value, w, tmp_path):
+    dialects.write_hugging_face(tmp_path, dialects.hugging_face(w, Size()), Size())
+    load_checkpoint(tmp_path)
+    notes = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(notes | {field: value}))
+    with pytest.raises(ValueError, match=r"."):
+        load_checkpoint(tmp_path)
+
+
+def test_tensors_without_axes_or_numbers_are_refused(w, path, tmp_path):
+    for name in ("head.weight", "pos_embed", "patch_embed.proj.weight", "norm.bias"):
+        dialects.write_safetensors(path, w | {name: np.float32(1.0)})
+        refused(path, r"no whole timm file|of other shapes")
+        empty = np.zeros((0, 10**12), "float32")
+        path.write_bytes(dialects.safetensors_bytes(w | {name: empty}))
+        refused(path, f"'{name}' .* is empty")
+    arrays = dialects.google(w, Size(), "scan")
+    name = "Transformer/encoderblock/LayerNorm_0/scale"
+    for odd in (np.float32(1.0), np.zeros((10**12, 0), "float32")):
+        np.savez(tmp_path / "model.npz", **arrays | {name: odd})
+        refused(tmp_path / "model.npz", "LayerNorm_0/scale", preprocessing=None)
+
+
 def test_metadata_that_was_changed_is_refused(tiny, tmp_path):
     save_timm(keras_vit.build_vit(tiny()), tmp_path)
     path = tmp_path / "model.safetensors"
@@ -123,7 +160,7 @@ def test_metadata_that_was_changed_is_refused(tiny, tmp_path):
         assert old in whole
         path.write_bytes(whole.replace(old, new))
         refused(path, "metadata is damaged", preprocessing=None, num_heads=None)
-    lie = json.dumps(dataclasses.asdict(tiny(depth=999_999_999)))
+    lie = json.dumps(dataclasses.asdict(tiny(image_size=8, depth=999_999_999)))
     metadata = {"keras_vit": lie, "keras_vit_crc32": str(zlib.crc32(lie.encode()))}
     w = dialects.weights(np.random.default_rng(0), Size())
     path.write_bytes(dialects.safetensors_bytes(w, metadata))
