@@ -103,6 +103,8 @@ def read_checkpoint(
     fields["num_heads"] = num_heads or fields.get("num_heads") or _heads(shown)
     new_head = num_classes is not None and num_classes != classes
     fields |= _class_fields(fields, classes, num_classes, class_names)
+    if new_head:
+        fields["head_hidden"] = ()
     try:
         own = ViTConfig(**fields)
     except TypeError as error:
@@ -280,6 +282,14 @@ def _fill(
     prefix = own.num_prefix_tokens if own.positions_cover_prefix else 0
     if own.positions == "learned":
         shapes["positions/positions"] = (1, prefix + own.num_patches, own.width)
+    filled = {path for paths, _ in table.values() for path in paths}
+    new = {name for name in variables if name.startswith("head")}
+    empty = sorted(variables.keys() - filled - (new if not new & filled else set()))
+    if empty:
+        raise ValueError(
+            f"'{path}' says nothing of these weights of the model that its notes "
+            f"describe: {_few(empty)}."
+        )
     wrong = []
     for name, (paths, layout) in table.items():
         # Arrays of these shapes that take no memory.

@@ -94,7 +94,14 @@ def read_notes(
             found = _of_timm(config)
         else:
             found = _of_hugging_face(config, notes.get("preprocessor_config.json"))
-    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as error:
+    except (
+        TypeError,
+        KeyError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        json.JSONDecodeError,
+    ) as error:
         raise ValueError(
             f"What lies beside the tensors can't be read: {type(error).__name__} {error}"
         ) from error

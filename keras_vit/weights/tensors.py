@@ -109,7 +109,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            names = [member.filename for member in members]
+            names = [member.filename.removesuffix(".npy") for member in members]
             if any(name.endswith("data.pkl") for name in names):
                 raise ValueError(_pickle_refused(path))
             if len(set(names)) < len(names):
@@ -132,7 +132,12 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array; its bytes are checked against their CRC."""
-    name, content = member.filename, archive.read(member)
+    name = member.filename
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"Array {name!r} is packed in a way that NumPy never uses.")
+    with archive.open(member) as file:
+        # Not more than it says; `archive.read` unpacks first and cuts then.
+        content = file.read(member.file_size + 1)
     try:
         # The header alone is NumPy's: its reader would take an object's pickle apart.
         stream = _Stream(content)

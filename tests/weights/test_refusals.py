@@ -135,6 +135,13 @@ def test_notes_of_wrong_types_are_refused(file, field, value, w, tmp_path):
         load_checkpoint(tmp_path)
 
 
+def test_notes_that_describe_weights_which_are_not_there_are_refused(w, tmp_path):
+    arrays = dialects.hugging_face(w, Size())
+    dialects.write_hugging_face(tmp_path, arrays, Size(), use_swiglu_ffn=True)
+    with pytest.raises(ValueError, match="says nothing of .*hidden_value/bias"):
+        load_checkpoint(tmp_path)
+
+
 def test_tensors_without_axes_or_numbers_are_refused(w, path, tmp_path):
     for name in ("head.weight", "pos_embed", "patch_embed.proj.weight", "norm.bias"):
         dialects.write_safetensors(path, w | {name: np.float32(1.0)})
