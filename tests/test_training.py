@@ -122,6 +122,7 @@ def test_an_interrupted_run_keeps_what_was_finished(
         assert not folder.exists()
         return
     kept = {"model.keras", "history.csv", "curves.png", "run.json", "checkpoints"}
+    kept |= {"logs", "training_images.png"}
     assert {path.name for path in folder.iterdir()} == kept
     keras.saving.load_model(folder / "model.keras")
 

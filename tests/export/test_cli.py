@@ -189,6 +189,7 @@ def test_an_interrupted_training_keeps_the_best_model(tmp_path):
     assert "Traceback" not in errors
     names = {path.name for path in folder.iterdir()}
     kept = {"model.keras", "history.csv", "curves.png", "run.json"}
+    kept |= {"logs", "training_images.png"}
     assert names - {"checkpoints"} == kept
     assert main(["evaluate", str(folder / "model.keras"), "--dataset", "digits"]) == 0
 

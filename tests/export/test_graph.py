@@ -34,6 +34,7 @@ ALLOWED = {
     "SOFTMAX",
     "SPLIT",
     "SUB",
+    "TANH",
     "TRANSPOSE",
 }
 
