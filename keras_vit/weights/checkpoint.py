@@ -111,6 +111,7 @@ def read_checkpoint(
         raise ValueError(
             f"A note beside '{path}' has a value of a wrong type: {error}"
         ) from error
+    _check_size(path, own, tensors)
     if new_head:
         tensors = {
             it: t for it, t in tensors.items() if not re.fullmatch(form.HEAD, it)
@@ -248,6 +249,18 @@ def _class_fields(
             for index, name in enumerate(names)
         )
     return {"num_classes": count, "class_names": names}
+
+
+def _check_size(path, own: ViTConfig, tensors: Mapping[str, np.ndarray]) -> None:
+    """Checks, before any memory is taken, that the file has so many numbers at all."""
+    least = own.depth * own.width * (4 * own.width + 2 * own.mlp_dim)
+    present = sum(tensor.size for tensor in tensors.values())
+    if least > present:
+        raise ValueError(
+            f"'{path}' has tensors whose shapes contradict each other: depth "
+            f"{own.depth}, width {own.width} and mlp_dim {own.mlp_dim} need {least} "
+            f"numbers in blocks, and it has {present}."
+        )
 
 
 def _check_names(path, form: ModuleType, tensors, table: Table) -> None:

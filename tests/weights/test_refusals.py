@@ -142,6 +142,17 @@ def test_notes_that_describe_weights_which_are_not_there_are_refused(w, tmp_path
         load_checkpoint(tmp_path)
 
 
+def test_a_width_that_the_other_tensors_have_not_takes_no_memory(w, path, tmp_path):
+    kernel = np.zeros((300_000, 3, 1, 1), "float32")
+    dialects.write_safetensors(path, w | {"patch_embed.proj.weight": kernel})
+    refused(path, "width 300000")
+    arrays = dialects.google(w, Size(), "scan")
+    name = "Transformer/encoderblock/LayerNorm_0/scale"
+    many = np.zeros((250_000, 1), "float32")
+    np.savez(tmp_path / "model.npz", **arrays | {name: many})
+    refused(tmp_path / "model.npz", "depth 250000", preprocessing=None)
+
+
 def test_tensors_without_axes_or_numbers_are_refused(w, path, tmp_path):
     for name in ("head.weight", "pos_embed", "patch_embed.proj.weight", "norm.bias"):
         dialects.write_safetensors(path, w | {name: np.float32(1.0)})
