@@ -39,6 +39,18 @@ def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
         partial.write_bytes(as_json(content))
 
 
+def new_folder(path: str | pathlib.Path) -> pathlib.Path:
+    """Checks that a folder is new or empty; does not make it yet.
+
+    Raises:
+        ValueError: If it is a file or holds something.
+    """
+    path = pathlib.Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise ValueError(f"'{path}' already holds a run or other files.")
+    return path
+
+
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
     """Saves a model for use: without the optimizer's state, which is twice its size,
     and with no layer frozen."""

@@ -12,20 +12,8 @@ import tensorflow as tf
 
 from keras_vit import checkpoints, pictures
 from keras_vit.evaluation import Evaluation
-from keras_vit.files import write_json
+from keras_vit.files import new_folder, write_json
 from keras_vit.pipeline import ImageData
-
-
-def new_folder(path: str | pathlib.Path) -> pathlib.Path:
-    """Checks that a run may go to this folder; does not make it yet.
-
-    Raises:
-        ValueError: If it is a file or holds something.
-    """
-    path = pathlib.Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ValueError(f"'{path}' already holds a run or other files.")
-    return path
 
 
 def open_folder(

@@ -278,13 +278,7 @@ def _add_benchmark(commands) -> None:
 def _add_classify(commands) -> None:
     classify = commands.add_parser("classify", help="name what images show")
     _add_model(classify, "a .keras or a .tflite")
-    classify.add_argument(
-        "images",
-        type=pathlib.Path,
-        nargs="+",
-        metavar="IMAGE",
-        help="image files, or folders of them",
-    )
+    _add_images(classify)
     _add_json(classify)
 
 
@@ -362,13 +356,7 @@ def _add_features(commands) -> None:
     )
     features.set_defaults(module="published")
     _add_model(features, "a .keras")
-    features.add_argument(
-        "images",
-        type=pathlib.Path,
-        nargs="+",
-        metavar="IMAGE",
-        help="image files, or folders of them",
-    )
+    _add_images(features)
     features.add_argument(
         "--output",
         type=pathlib.Path,
@@ -386,6 +374,16 @@ def _add_features(commands) -> None:
 
 def _add_model(parser, kinds: str) -> None:
     parser.add_argument("model", type=pathlib.Path, help=f"{kinds} file")
+
+
+def _add_images(parser) -> None:
+    parser.add_argument(
+        "images",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of them",
+    )
 
 
 def _add_dataset(parser, required: bool) -> None:

@@ -34,7 +34,7 @@ def demo(options: argparse.Namespace) -> int:
     with quiet():
         import keras_vit
         from keras_vit import data as data_sets
-        from keras_vit.runs import new_folder
+        from keras_vit.files import new_folder
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
     # Images this small, 19 steps an epoch, bear twice the default rate.
     recipe = keras_vit.TrainingRecipe(epochs=options.epochs, learning_rate=6e-3)
@@ -66,7 +66,8 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
         from keras_vit import distribution
-        from keras_vit.runs import is_finished, new_folder, read_settings
+        from keras_vit.files import new_folder
+        from keras_vit.runs import is_finished, read_settings
 
         # Before all else that uses TensorFlow.
         strategy = distribution.make_strategy(options.strategy, options.worker_timeout)

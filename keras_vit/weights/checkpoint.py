@@ -305,7 +305,7 @@ def _fill(
         )
     wrong = []
     for name, (paths, layout) in table.items():
-        # Arrays of these shapes that take no memory.
+        # Zeros of these shapes, of no size but where a layout puts them together.
         blanks = [np.broadcast_to(np.float32(0), shapes[path]) for path in paths]
         expected = layout.write(*blanks).shape
         if tensors[name].shape != expected:

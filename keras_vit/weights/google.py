@@ -6,7 +6,6 @@ Source: https://github.com/google-research/vision_transformer, `models_vit.py`;
 https://github.com/google-research/big_vision, `models/vit.py`.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from keras_vit.weights.layouts import (
     Table,
     depth_of,
     merged_heads,
+    renamed,
     split_heads,
 )
 
@@ -48,9 +48,7 @@ def recognises(names: Collection[str]) -> bool:
 def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same under big_vision's names, each block by itself."""
     found = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in _RENAMED.items():
-            name = re.sub(pattern, replacement, name)
+    for name, tensor in renamed(tensors, _RENAMED).items():
         if name.startswith(f"{_BLOCK}/"):  # all blocks in one: big_vision's scan
             rest = name.removeprefix(_BLOCK)
             found |= {

@@ -4,7 +4,6 @@ Source: https://github.com/huggingface/transformers, `models/vit`, `models/deit`
 `models/dinov2`, `models/dinov2_with_registers`; version 5's names `conversion_mapping.py`.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,7 +18,8 @@ from keras_vit.weights.layouts import (
     depth_of,
     linear,
     norm,
-    stacked_linear,
+    renamed,
+    stacked,
 )
 
 NAME = "Hugging Face"
@@ -52,12 +52,7 @@ def recognises(names: Collection[str]) -> bool:
 def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same under version 4's names."""
     vit = any(".layernorm_before." in name for name in tensors)
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in (_RENAMED | (_ONLY_VIT if vit else {})).items():
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
+    return renamed(tensors, _RENAMED | (_ONLY_VIT if vit else {}))
 
 
 def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -158,8 +153,6 @@ def _dinov2_block(theirs: str, ours: str, config: ViTConfig) -> Table:
     if config.activation != "swiglu":
         found |= linear(f"{theirs}.mlp.fc1", f"{ours}_mlp/hidden")
         return found | linear(f"{theirs}.mlp.fc2", f"{ours}_mlp/output_projection")
-    for theirs_kind, kind in (("weight", "kernel"), ("bias", "bias")):
-        parts = (f"{ours}_mlp/{part}/{kind}" for part in ("hidden", "hidden_value"))
-        name = f"{theirs}.mlp.weights_in.{theirs_kind}"
-        found[name] = Entry(tuple(parts), stacked_linear(2))
+    parts = [f"{ours}_mlp/{part}" for part in ("hidden", "hidden_value")]
+    found |= stacked(f"{theirs}.mlp.weights_in", parts)
     return found | linear(f"{theirs}.mlp.weights_out", f"{ours}_mlp/output_projection")

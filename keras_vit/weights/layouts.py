@@ -1,7 +1,7 @@
 """How tensors of a file hold the weights of a model: an axis order, a packing."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,12 +79,34 @@ def linear(theirs: str, ours: str) -> Table:
     }
 
 
+def stacked(theirs: str, ours: Sequence[str]) -> Table:
+    """Several linear layers in one of PyTorch, and their biases."""
+    return {
+        f"{theirs}.{kind}": Entry(
+            tuple(f"{layer}/{weight}" for layer in ours), stacked_linear(len(ours))
+        )
+        for kind, weight in (("weight", "kernel"), ("bias", "bias"))
+    }
+
+
 def norm(theirs: str, ours: str) -> Table:
     """A LayerNorm of PyTorch."""
     return {
         f"{theirs}.weight": Entry((f"{ours}/gamma",), SAME),
         f"{theirs}.bias": Entry((f"{ours}/beta",), SAME),
     }
+
+
+def renamed(
+    tensors: Mapping[str, np.ndarray], patterns: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """The same tensors, every pattern in their names replaced."""
+    found = {}
+    for name, tensor in tensors.items():
+        for pattern, replacement in patterns.items():
+            name = re.sub(pattern, replacement, name)
+        found[name] = tensor
+    return found
 
 
 def depth_of(names: Collection[str], pattern: str) -> int:

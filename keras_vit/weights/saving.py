@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from keras_vit.config import ViTConfig
-from keras_vit.files import whole_file, write_json
+from keras_vit.files import new_folder, whole_file, write_json
 from keras_vit.model import config_of
 from keras_vit.weights import timm
 from keras_vit.weights.contract import our_metadata
@@ -36,9 +36,7 @@ def save_timm(model: keras.Model, folder: str | pathlib.Path) -> tuple[str, ...]
         ValueError: If another function made the model, it has parts that timm's Vision
             Transformers have not, or the folder holds something.
     """
-    folder = pathlib.Path(folder)
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ValueError(f"'{folder}' already holds something.")
+    folder = new_folder(folder)
     config = config_of(model)
     _check_expressible(config)
     weights = {variable.path: variable.numpy() for variable in model.weights}

@@ -1,12 +1,12 @@
 """Tensors of a file by name: nothing in it is executed, and nothing of it is trusted."""
 
 import dataclasses
+import io
 import json
 import math
 import pathlib
 import struct
 import zipfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -121,8 +121,8 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
                     f"{MOST_EXPANSION} times its size: that is no checkpoint."
                 )
             return {
-                member.filename.removesuffix(".npy"): _read_npy(archive, member)
-                for member in members
+                name: _read_npy(archive, member)
+                for name, member in zip(names, members, strict=True)
             }
     except ValueError:
         raise
@@ -140,7 +140,7 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         content = file.read(member.file_size + 1)
     try:
         # The header alone is NumPy's: its reader would take an object's pickle apart.
-        stream = _Stream(content)
+        stream = io.BytesIO(content)
         version = np.lib.format.read_magic(stream)
         header = {
             (1, 0): np.lib.format.read_array_header_1_0,
@@ -153,7 +153,7 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         raise ValueError(f"Array {name!r} holds pickled objects.")
     if dtype == np.dtype("V2"):  # big_vision's bfloat16
         dtype = np.dtype(BFLOAT16)
-    data = memoryview(content)[stream.place :]
+    data = memoryview(content)[stream.tell() :]
     # Empty ones may claim any length along another axis.
     if min(shape, default=1) < 1 or math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(
@@ -161,18 +161,6 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         )
     array = np.frombuffer(data, dtype)
     return array.reshape(shape, order="F" if fortran else "C")
-
-
-class _Stream:
-    """Bytes that are read from the front."""
-
-    def __init__(self, content: bytes):
-        self._content, self.place = content, 0
-
-    def read(self, size: int) -> bytes:
-        part = self._content[self.place : self.place + size]
-        self.place += len(part)
-        return part
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
@@ -216,7 +204,7 @@ def _safetensors_header(path: pathlib.Path, content: bytes) -> dict[str, Any]:
         )
     try:
         header = json.loads(
-            content[8 : 8 + length].decode("utf-8"), object_pairs_hook=_once(dict)
+            content[8 : 8 + length].decode("utf-8"), object_pairs_hook=_once
         )
         entries = {it: entry for it, entry in header.items() if it != "__metadata__"}
         begins = [entry["data_offsets"][0] for entry in entries.values()]
@@ -230,16 +218,12 @@ def _safetensors_header(path: pathlib.Path, content: bytes) -> dict[str, Any]:
     return header
 
 
-def _once(kind: Callable) -> Callable:
-    """Makes a JSON object of pairs whose names all differ."""
-
-    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = kind(pairs)
-        if len(made) < len(pairs):
-            raise ValueError("a name comes twice")
-        return made
-
-    return make
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of pairs whose names all differ."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name comes twice")
+    return made
 
 
 def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:

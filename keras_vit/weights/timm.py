@@ -4,7 +4,6 @@ Source: https://github.com/huggingface/pytorch-image-models, `vision_transformer
 `deit.py`; https://github.com/facebookresearch/dinov2, `models/vision_transformer.py`.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -19,7 +18,8 @@ from keras_vit.weights.layouts import (
     depth_of,
     linear,
     norm,
-    stacked_linear,
+    renamed,
+    stacked,
 )
 
 NAME = "timm"
@@ -44,12 +44,7 @@ def recognises(names: Collection[str]) -> bool:
 
 def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same under timm's names."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in _RENAMED.items():
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = tensor
-    return renamed
+    return renamed(tensors, _RENAMED)
 
 
 def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -122,20 +117,16 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
     attention, mlp = f"{ours}_attention", f"{ours}_mlp"
     found = norm(f"{theirs}.norm1", f"{attention}_norm")
     found |= norm(f"{theirs}.norm2", f"{mlp}_norm")
-    for theirs_kind, kind in (("weight", "kernel"), ("bias", "bias")):
-        parts = (f"{attention}/{part}/{kind}" for part in ("query", "key", "value"))
-        name = f"{theirs}.attn.qkv.{theirs_kind}"
-        found[name] = Entry(tuple(parts), stacked_linear(3))
+    parts = [f"{attention}/{part}" for part in ("query", "key", "value")]
+    found |= stacked(f"{theirs}.attn.qkv", parts)
     if config.qk_norm:
         found |= norm(f"{theirs}.attn.q_norm", f"{attention}/query_norm")
         found |= norm(f"{theirs}.attn.k_norm", f"{attention}/key_norm")
     found |= linear(f"{theirs}.attn.proj", f"{attention}/output_projection")
-    found |= linear(f"{theirs}.mlp.fc1", f"{mlp}/hidden")
+    hidden = [f"{mlp}/hidden"]
     if config.activation == "swiglu":  # the gate first
-        for theirs_kind, kind in (("weight", "kernel"), ("bias", "bias")):
-            parts = (f"{mlp}/{part}/{kind}" for part in ("hidden", "hidden_value"))
-            name = f"{theirs}.mlp.fc1.{theirs_kind}"
-            found[name] = Entry(tuple(parts), stacked_linear(2))
+        hidden.append(f"{mlp}/hidden_value")
+    found |= stacked(f"{theirs}.mlp.fc1", hidden)
     found |= linear(f"{theirs}.mlp.fc2", f"{mlp}/output_projection")
     if config.layer_scale is not None:
         found[f"{theirs}.ls1.gamma"] = Entry((f"{attention}_scale/gamma",), SAME)
