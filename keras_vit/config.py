@@ -1,5 +1,6 @@
 """Sizes and switches of a Vision Transformer: frozen, checked, standard library only."""
 
+import collections
 import dataclasses
 import difflib
 import math
@@ -10,7 +11,7 @@ from typing import Any, Self
 POSITIONS = ("learned", "sinusoidal_1d", "sincos_2d")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
 HEAD_ACTIVATIONS = ("gelu", "tanh")
-POOLS = ("token", "mean", "map", "sequence")
+POOLS = ("token", "mean", "token_and_mean", "map", "sequence")
 OUTPUTS = ("logits", "softmax")
 RESIZES = ("stretch", "crop")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
@@ -49,6 +50,7 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value in choices:
         return
+    choices = list(map(str, choices))
     near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
     ordered = near + [choice for choice in choices if choice not in near]
     raise ValueError(f"{name} must be one of {', '.join(ordered)}. Received: {value!r}")
@@ -84,7 +86,8 @@ def check_class_names(class_names: tuple[str, ...], num_classes: int) -> None:
             raise ValueError(
                 f"class_names must be printable words on one line. Received: {name!r}"
             )
-    twice = sorted({name for name in class_names if class_names.count(name) > 1})
+    counts = collections.Counter(class_names)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
         raise ValueError(f"class_names must differ. Received twice: {twice}")
 
@@ -179,8 +182,9 @@ class ViTConfig(Preprocessing):
             first.
         patch_dropout: Part of the patch tokens left out in training.
         layer_scale: First value of LayerScale, or `None` for no LayerScale.
-        pool: `"token"`, `"mean"` (patch tokens only), `"map"` (multi-head attention
-            pooling) or `"sequence"`.
+        pool: `"token"`, `"mean"` (patch tokens only), `"token_and_mean"` (the one
+            after the other, 2 d wide), `"map"` (multi-head attention pooling) or
+            `"sequence"`.
         norm_after_pool: Whether the final LayerNorm follows the pooling.
         head_hidden: Widths of dense layers before the last one.
         head_activation: Their activation, `"gelu"` or `"tanh"` (`pre_logits` of models
@@ -317,7 +321,7 @@ class ViTConfig(Preprocessing):
         check_choice("head_activation", self.head_activation, HEAD_ACTIVATIONS)
         check_choice("pool", self.pool, POOLS)
         check_choice("head_output", self.head_output, OUTPUTS)
-        if not self.norm_epsilon > 0:
+        if not 0 < self.norm_epsilon < math.inf:
             raise ValueError(
                 f"norm_epsilon must be positive. Received: {self.norm_epsilon!r}"
             )
@@ -350,8 +354,13 @@ class ViTConfig(Preprocessing):
             )
 
     def _check_tokens(self) -> None:
-        if self.pool == "token" and not self.class_token:
-            raise ValueError("pool='token' needs class_token=True.")
+        if self.pool in ("token", "token_and_mean") and not self.class_token:
+            raise ValueError(f"pool={self.pool!r} needs class_token=True.")
+        if self.pool == "token_and_mean" and self.norm_after_pool:
+            raise ValueError(
+                "pool='token_and_mean' needs norm_after_pool=False: the norm is of one "
+                "token, not of two side by side."
+            )
         if self.distillation_token and self.pool != "token":
             raise ValueError(
                 "distillation_token needs pool='token': its head reads that token. "

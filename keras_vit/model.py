@@ -130,6 +130,8 @@ def _pool(config):
         return layers.TokenPool(name="pool")
     if config.pool == "mean":
         return layers.MeanPool(config.num_prefix_tokens, name="pool")
+    if config.pool == "token_and_mean":
+        return layers.TokenAndMeanPool(config.num_prefix_tokens, name="pool")
     if config.pool == "sequence":
         return layers.SequencePool(name="pool")
     return layers.AttentionPool(
@@ -253,6 +255,7 @@ def _block_fields(found):
     pools = {
         layers.TokenPool: "token",
         layers.MeanPool: "mean",
+        layers.TokenAndMeanPool: "token_and_mean",
         layers.AttentionPool: "map",
         layers.SequencePool: "sequence",
     }

@@ -80,6 +80,11 @@ def test_positions_cover_prefix_tokens_unless_they_are_those_of_patches(tiny):
         ({"norm_epsilon": 0.0}, ["norm_epsilon", "positive"]),
         ({"class_names": ("a",)}, ["class_names", "num_classes=3"]),
         ({"class_token": False}, ["pool='token' needs class_token"]),
+        (
+            {"pool": "token_and_mean", "norm_after_pool": True},
+            ["pool='token_and_mean' needs norm_after_pool=False"],
+        ),
+        ({"norm_epsilon": float("inf")}, ["norm_epsilon must be positive", "inf"]),
         ({"distillation_token": True, "pool": "mean"}, ["distillation_token", "mean"]),
         ({"stem": (4, 4, 4)}, ["patch_size", "stem=(4, 4, 4)"]),
         ({"width": 6, "positions": "sincos_2d"}, ["sincos_2d", "width=6"]),
@@ -118,3 +123,5 @@ def test_missing_and_unknown_fields_are_listed():
 def test_the_nearest_choice_comes_first():
     with pytest.raises(ValueError, match="one of mean, token"):
         check_choice("pool", "meen", ["token", "mean"])
+    with pytest.raises(ValueError, match="resample must be one of 0, 2. Received: 7"):
+        check_choice("resample", 7, [0, 2])

@@ -29,6 +29,12 @@ def test_mean_pool_leaves_prefix_tokens_out(tokens):
     np.testing.assert_allclose(got, tokens[:, 2:].mean(axis=1), atol=1e-6)
 
 
+def test_token_and_mean_pool_puts_both_side_by_side(tokens):
+    got = layers.TokenAndMeanPool(3)(tokens.astype("float32"))
+    expected = np.concatenate([tokens[:, 0], tokens[:, 3:].mean(axis=1)], axis=-1)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 def test_sequence_pool_is_the_formula(tokens, randomize):
     layer = layers.SequencePool()
     layer(tokens.astype("float32"))

@@ -64,6 +64,7 @@ CASES = {
     "SequencePool": (TOKENS, {}),
     "SinCos2DPositions": (TOKENS, {"grid": (2, 3)}),
     "Sinusoidal1DPositions": (TOKENS, {}),
+    "TokenAndMeanPool": (TOKENS, {"num_prefix_tokens": 2}),
     "TokenPool": (TOKENS, {"index": 1}),
 }
 

@@ -42,6 +42,7 @@ CONFIGS = {
         "patch_dropout": 0.25,
         "norm_after_pool": True,
     },
+    "token and mean": {"pool": "token_and_mean", "num_registers": 2},
     "map": {
         "pool": "map",
         "num_registers": 1,

@@ -314,7 +314,7 @@ def _add_import(commands) -> None:
     )
     load.add_argument(
         "--preprocessing",
-        help="inception (mean and std 0.5) or imagenet (its mean and std), where the "
+        help="inception, imagenet or big_vision: mean, std and cutting, where the "
         "checkpoint doesn't say",
     )
     load.add_argument(

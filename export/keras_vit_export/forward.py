@@ -95,10 +95,13 @@ def classify(x: tf.Tensor, graph: Graph, head: Head, index: int) -> tf.Tensor:
 
 def _pool_tokens(x, graph):
     pool = graph.pool
-    if pool.kind == "mean":
+    if pool.kind in ("mean", "token_and_mean"):
         first = len(graph.prefix) if graph.read is None else 0
-        x = _rows(x, first, x.shape[0] - first)
-        return tf.reduce_mean(x, axis=0, keepdims=True, name="pool")
+        patches = _rows(x, first, x.shape[0] - first)
+        mean = tf.reduce_mean(patches, axis=0, keepdims=True, name="pool")
+        if pool.kind == "mean":
+            return mean
+        return tf.concat([_rows(x, 0, 1), mean], axis=1, name="pool_both")
     if pool.kind == "sequence":
         weights = _project(x, pool.importance, "pool_importance")  # (n, 1)
         weights = tf.nn.softmax(tf.reshape(weights, (1, 1, -1)), name="pool_weights")

@@ -113,7 +113,7 @@ class Pool:
     """From tokens to one vector.
 
     Attributes:
-        kind: `"token"`, `"mean"`, `"map"` or `"sequence"`.
+        kind: `"token"`, `"mean"`, `"token_and_mean"`, `"map"` or `"sequence"`.
         importance: Dense layer of `"sequence"`.
         probe: The fixed query `(1, d)` of `"map"`; its attention, norm and feed-forward
             are the next three.

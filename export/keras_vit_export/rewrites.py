@@ -186,8 +186,8 @@ def centre_stream(graph: Graph) -> Graph:
 def prune_last_block(graph: Graph) -> Graph:
     """The last block computes the tokens that the head reads; the others are context.
 
-    Those of the token pool, or the patch tokens for the mean. MAP and sequence pooling
-    read all.
+    Those of the token pool, or the patch tokens for the mean. The other pools read all,
+    or nearly.
     """
     prefix = len(graph.prefix)
     if graph.pool.kind == "token":
@@ -292,9 +292,14 @@ def fold_branch_norm(branch: Branch) -> Branch:
 
 
 def _fold_head_norm(head: Head) -> Head:
+    if head.norm.gamma is None:
+        return head
     first, *rest = head.layers
-    layers = (_reader(first, head.norm), *rest)
-    return replace(head, layers=layers, norm=_plain(head.norm))
+    # Where the head reads two tokens side by side, each is behind the norm.
+    times = len(first.kernel) // len(head.norm.gamma)
+    gamma, beta = np.tile(head.norm.gamma, times), np.tile(head.norm.beta, times)
+    norm = replace(head.norm, gamma=gamma, beta=beta)
+    return replace(head, layers=(_reader(first, norm), *rest), norm=_plain(norm))
 
 
 def _centred(array: np.ndarray) -> np.ndarray:

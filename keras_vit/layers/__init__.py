@@ -18,6 +18,7 @@ from keras_vit.layers.head import (
     ClassificationHead,
     MeanPool,
     SequencePool,
+    TokenAndMeanPool,
     TokenPool,
 )
 from keras_vit.layers.mlp import FeedForward
@@ -54,6 +55,7 @@ __all__ = [
     "SequencePool",
     "SinCos2DPositions",
     "Sinusoidal1DPositions",
+    "TokenAndMeanPool",
     "TokenPool",
     "scaled_dot_product_attention",
     "sincos_2d",

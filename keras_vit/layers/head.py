@@ -62,6 +62,31 @@ class MeanPool(layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
+class TokenAndMeanPool(layers.Layer):
+    """The class token and the mean of the patch tokens, one after the other.
+
+    Args:
+        num_prefix_tokens: Number of tokens before the patch tokens, the class token
+            among them.
+
+    Input shape: `(b, n, d)`.  Output shape: `(b, 2 d)`.
+
+    Source: https://arxiv.org/abs/2304.07193, appendix B.3 (linear evaluation).
+    """
+
+    def __init__(self, num_prefix_tokens: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def call(self, tokens):
+        mean = ops.mean(tokens[:, self.num_prefix_tokens :], axis=1)
+        return ops.concatenate([tokens[:, 0], mean], axis=-1)
+
+    def get_config(self):
+        return super().get_config() | {"num_prefix_tokens": self.num_prefix_tokens}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
 class AttentionPool(layers.Layer):
     """y + MLP(LN(y)) with y = attention of one learned query over all tokens (MAP).
 

@@ -11,7 +11,7 @@ import zlib
 from typing import Any
 
 from keras_vit.config import ViTConfig, check_choice
-from keras_vit.weights import google
+from keras_vit.weights.timm import said_by_architecture
 
 # Of AugReg: https://arxiv.org/abs/2106.10270, published code, `input_pipeline.py`.
 _INCEPTION = {
@@ -29,7 +29,14 @@ _IMAGENET = {
     "interpolation": "bicubic",
     "crop": 0.9,
 }
-PREPROCESSINGS = {"inception": _INCEPTION, "imagenet": _IMAGENET}
+# Of big_vision's ImageNet-1k models: https://arxiv.org/abs/2205.01580, published code,
+# `configs/vit_s16_i1k.py`.
+_BIG_VISION = {**_INCEPTION, "resize": "crop", "crop": 0.875}
+PREPROCESSINGS = {
+    "inception": _INCEPTION,
+    "imagenet": _IMAGENET,
+    "big_vision": _BIG_VISION,
+}
 # Fields that tensors show too.
 _SHOWN = (
     "image_size",
@@ -50,8 +57,11 @@ _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_tanh": "gelu_tanh",
     "relu": "relu",
 }
+# timm's poolings, by what it calls them; "" is none, for features.
+_POOLS = {"token": "token", "avg": "mean", "": None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,23 +73,27 @@ class Notes:
         shapes: What they say of the tensors; by field, `num_classes` among them.
         preprocessing: Fields that concern pixels, or `None` if nothing says.
         source: Where the preprocessing is from, in words.
+        architecture: timm's name of the model, or `""`.
+        remarks: What a user should know, a line each.
     """
 
     fields: dict[str, Any] = dataclasses.field(default_factory=dict)
     shapes: dict[str, Any] = dataclasses.field(default_factory=dict)
     preprocessing: dict[str, Any] | None = None
     source: str = ""
+    architecture: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def read_notes(
-    notes: dict[str, dict[str, Any]], form, preprocessing: str | None
+    notes: dict[str, dict[str, Any]], preprocessing: str | None, usual: str | None
 ) -> Notes:
     """What lies beside the tensors, or in the file.
 
     Args:
         notes: As `tensors.read` gives them.
-        form: Module of the format.
         preprocessing: A name of `PREPROCESSINGS` that overrules them, or `None`.
+        usual: The one that holds where neither they nor the caller say, or `None`.
 
     Raises:
         ValueError: If nothing says how pixels are scaled, or a note says what no model
@@ -112,15 +126,17 @@ def read_notes(
             preprocessing=PREPROCESSINGS[preprocessing],
             source=f"preprocessing={preprocessing!r}",
         )
-    if found.preprocessing is None and form is google:
+    if found.preprocessing is None and usual is not None:
         return dataclasses.replace(
-            found, preprocessing=_INCEPTION, source="Google's .npz files all have it"
+            found,
+            preprocessing=PREPROCESSINGS[usual],
+            source=f"nothing says it; files of this kind have {usual!r}",
         )
     if found.preprocessing is None:
         raise ValueError(
             "Nothing says how pixels are scaled (AugReg and DeiT have the same tensors), "
-            "so preprocessing must be 'inception' (mean and std 0.5) or 'imagenet'. "
-            "Received: None"
+            "so preprocessing must be 'inception' (mean and std 0.5) or 'imagenet' (or "
+            "'big_vision', mean and std 0.5, the middle 87.5 %). Received: None"
         )
     return found
 
@@ -170,11 +186,21 @@ def _of_timm(config: dict[str, Any]) -> Notes:
             arguments.get("img_size") or pretrained.get("input_size", [None])[1:]
         ),
     }
-    fields = {}
-    if arguments.get("num_heads"):
+    architecture = str(config.get("architecture", ""))
+    fields = said_by_architecture(architecture)
+    if arguments.get("num_heads") is not None:
         fields["num_heads"] = arguments["num_heads"]
+    # SwiGLU's "silu" shows in the tensors.
+    if arguments.get("act_layer") not in (None, "silu"):
+        name = arguments["act_layer"]
+        check_choice("act_layer of config.json", name, _ACTIVATIONS)
+        fields["activation"] = _ACTIVATIONS[name]
+    pool = arguments.get("global_pool", config.get("global_pool", ""))
+    check_choice("global_pool of config.json", pool, _POOLS)
+    if _POOLS[pool]:
+        fields["pool"] = _POOLS[pool]
     if names := config.get("label_names") or pretrained.get("label_names"):
-        fields["class_names"] = tuple(names)
+        fields["class_names"] = _words("label_names", names)
     pixels = None
     if "mean" in pretrained and "std" in pretrained:
         modes = {"center": "crop", "squash": "stretch", None: "crop"}
@@ -187,7 +213,8 @@ def _of_timm(config: dict[str, Any]) -> Notes:
             "interpolation": pretrained.get("interpolation", "bicubic"),
             "crop": pretrained.get("crop_pct", 0.875),
         }
-    return Notes(fields, shapes, pixels, "timm's config.json beside the file")
+    source = "timm's config.json beside the file"
+    return Notes(fields, shapes, pixels, source, architecture)
 
 
 def _of_hugging_face(config: dict, preprocessor: dict | None) -> Notes:
@@ -205,7 +232,8 @@ def _of_hugging_face(config: dict, preprocessor: dict | None) -> Notes:
             fields[ours] = config[theirs]
     names = config.get("id2label")
     if names:
-        fields["class_names"] = tuple(names[str(i)] for i in range(len(names)))
+        ordered = [names[str(index)] for index in range(len(names))]
+        fields["class_names"] = _words("id2label", ordered)
     shapes = {
         "width": config.get("hidden_size"),
         "depth": config.get("num_hidden_layers"),
@@ -216,8 +244,25 @@ def _of_hugging_face(config: dict, preprocessor: dict | None) -> Notes:
         "num_classes": len(names) if names else None,
         "image_size": _square(config.get("image_size")),
     }
-    pixels = None if preprocessor is None else _pixels(preprocessor)
-    return Notes(fields, shapes, pixels, "preprocessor_config.json beside the file")
+    source = "preprocessor_config.json beside the file"
+    if preprocessor is None:
+        return Notes(fields, shapes)
+    pixels, side = _pixels(preprocessor), _side(preprocessor)
+    remarks = []
+    if shapes["image_size"] and side and shapes["image_size"] != (side, side):
+        remarks.append(
+            f"preprocessor_config.json is for images of {side} pixels a side, the "
+            f"weights for {shapes['image_size'][0]}; image_size says which the model has"
+        )
+    return Notes(fields, shapes, pixels, source, remarks=tuple(remarks))
+
+
+def _words(field: str, names: Any) -> tuple[str, ...]:
+    if not isinstance(names, (list, tuple)) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise ValueError(f"{field} of config.json must be words. Received: {names!r}")
+    return tuple(names)
 
 
 def _mlp_dim(config: dict) -> int | None:
@@ -237,11 +282,8 @@ def _pixels(processor: dict) -> dict[str, Any]:
     normalized = processor.get("do_normalize", True)
     resample = processor.get("resample", 2)
     check_choice("resample of preprocessor_config.json", resample, _RESAMPLE)
-    size = processor.get("size") or {}
-    size = size if isinstance(size, dict) else {"height": size, "width": size}
+    size, cropped = _resized(processor), _cropped(processor)
     side = size.get("shortest_edge", size.get("height"))
-    cropped = processor.get("crop_size") if processor.get("do_center_crop") else None
-    cropped = cropped.get("height") if isinstance(cropped, dict) else cropped
     return {
         "mean": tuple(processor["image_mean"]) if normalized else 0.0,
         "std": tuple(processor["image_std"]) if normalized else 1.0,
@@ -249,6 +291,23 @@ def _pixels(processor: dict) -> dict[str, Any]:
         "interpolation": _RESAMPLE[resample],
         "crop": cropped / side if cropped and side else 1.0,
     }
+
+
+def _resized(processor: dict) -> dict[str, int]:
+    size = processor.get("size") or {}
+    return size if isinstance(size, dict) else {"height": size, "width": size}
+
+
+def _cropped(processor: dict) -> int | None:
+    if not processor.get("do_center_crop"):
+        return None
+    size = processor.get("crop_size")
+    return size.get("height") if isinstance(size, dict) else size
+
+
+def _side(processor: dict) -> int | None:
+    """Side of the image that the model gets."""
+    return _cropped(processor) or _resized(processor).get("height")
 
 
 def _square(size: Any) -> tuple[int, int] | None:

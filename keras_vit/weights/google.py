@@ -6,12 +6,13 @@ Source: https://github.com/google-research/vision_transformer, `models_vit.py`;
 https://github.com/google-research/big_vision, `models/vit.py`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from keras_vit.config import ViTConfig
+from keras_vit.weights.formats import Format, Tensors
 from keras_vit.weights.layouts import (
     SAME,
     Entry,
@@ -22,9 +23,7 @@ from keras_vit.weights.layouts import (
     split_heads,
 )
 
-NAME = "Google .npz"
-PREFIXES = ("opt/target/", "params/img/", "params/", "target/")
-IGNORED = {
+_IGNORED = {
     r"opt/(?!target/).*": "the optimizer's state",
     r"params/(txt/.*|t|b)": "of the text tower",
 }
@@ -40,28 +39,26 @@ _BLOCK = "Transformer/encoderblock"
 _ATTENTION = "MultiHeadDotProductAttention_0"
 
 
-def recognises(names: Collection[str]) -> bool:
-    """Whether these are such names."""
+def _recognises(names: Collection[str]) -> bool:
     return "embedding/kernel" in names and any(it.startswith(_BLOCK) for it in names)
 
 
-def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _canonical(tensors: Tensors) -> dict[str, np.ndarray]:
     """The same under big_vision's names, each block by itself."""
     found = {}
     for name, tensor in renamed(tensors, _RENAMED).items():
+        parts = {name: tensor}
         if name.startswith(f"{_BLOCK}/"):  # all blocks in one: big_vision's scan
             rest = name.removeprefix(_BLOCK)
-            found |= {
-                f"{_BLOCK}_{i}{rest}": part
-                for i, part in enumerate(np.atleast_1d(tensor))
-            }
-        else:
-            found[name] = tensor
+            blocks = enumerate(np.atleast_1d(tensor))
+            parts = {f"{_BLOCK}_{i}{rest}": part for i, part in blocks}
+        if twice := parts.keys() & found.keys():
+            raise ValueError(f"{min(twice)!r} is there, and {name!r} holds it too.")
+        found |= parts
     return found
 
 
-def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Fields of `ViTConfig` that shapes and names tell."""
+def _fields(tensors: Tensors) -> dict[str, Any]:
     patch_size, _, channels, width = tensors["embedding/kernel"].shape
     query = tensors[f"{_BLOCK}_0/{_ATTENTION}/query/kernel"]
     hidden = tensors.get("pre_logits/kernel")
@@ -83,22 +80,16 @@ def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def classes(tensors: Mapping[str, np.ndarray]) -> int | None:
-    """Number of classes of the head, or `None` if there is no head."""
+def _classes(tensors: Tensors) -> int | None:
     return tensors["head/kernel"].shape[1] if "head/kernel" in tensors else None
 
 
-def positions(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """Name of the tensor of positions."""
-    return "pos_embedding" if "pos_embedding" in tensors else None
+def _preprocessing(tensors: Tensors) -> str:
+    # big_vision's models for ImageNet-1k have computed positions; AugReg's have not.
+    return "inception" if "pos_embedding" in tensors else "big_vision"
 
 
-TOKENS = ("cls",)
-HEAD = r"(head|pre_logits)/.*"
-
-
-def table(config: ViTConfig, head: bool = True) -> Table:
-    """Every tensor of such a file, and the weights of the model that it holds."""
+def _table(config: ViTConfig, head: bool) -> Table:
     found = _dense("embedding", "patches/projection")
     if config.class_token:
         found["cls"] = Entry(("prefix_tokens/class_token",), SAME)
@@ -152,3 +143,22 @@ def _attention(theirs: str, ours: str, config: ViTConfig) -> Table:
     found[f"{theirs}/out/kernel"] = Entry((f"{out}/kernel",), together)
     found[f"{theirs}/out/bias"] = Entry((f"{out}/bias",), SAME)
     return found
+
+
+GOOGLE = Format(
+    name="Google .npz",
+    prefixes=("opt/target/", "params/img/", "params/", "target/"),
+    ignored=_IGNORED,
+    recognises=_recognises,
+    canonical=_canonical,
+    fields=_fields,
+    classes=_classes,
+    positions="pos_embedding",
+    tokens=("cls",),
+    registers=None,
+    head=r"(head|pre_logits)/.*",
+    optional="",
+    table=_table,
+    position_mode=lambda names: "linear",
+    preprocessing=_preprocessing,
+)

@@ -4,12 +4,13 @@ Source: https://github.com/huggingface/transformers, `models/vit`, `models/deit`
 `models/dinov2`, `models/dinov2_with_registers`; version 5's names `conversion_mapping.py`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from keras_vit.config import ViTConfig
+from keras_vit.weights.formats import Format, Tensors
 from keras_vit.weights.layouts import (
     CONVOLUTION,
     SAME,
@@ -22,9 +23,7 @@ from keras_vit.weights.layouts import (
     stacked,
 )
 
-NAME = "Hugging Face"
-PREFIXES = ("vit.", "deit.", "dinov2.", "dinov2_with_registers.")
-IGNORED = {
+_IGNORED = {
     r".*\bmask_token": "of pretraining",
     r"pooler\..*": "the classifier does not read it",
 }
@@ -44,19 +43,17 @@ _PATCHES = "embeddings.patch_embeddings.projection"
 _BLOCK = "encoder.layer"
 
 
-def recognises(names: Collection[str]) -> bool:
-    """Whether these are such names."""
+def _recognises(names: Collection[str]) -> bool:
     return f"{_PATCHES}.weight" in names
 
 
-def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _canonical(tensors: Tensors) -> dict[str, np.ndarray]:
     """The same under version 4's names."""
     vit = any(".layernorm_before." in name for name in tensors)
     return renamed(tensors, _RENAMED | (_ONLY_VIT if vit else {}))
 
 
-def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Fields of `ViTConfig` that shapes and names tell."""
+def _fields(tensors: Tensors) -> dict[str, Any]:
     width, channels, patch_size, _ = tensors[f"{_PATCHES}.weight"].shape
     vit = f"{_BLOCK}.0.layernorm_before.weight" in tensors
     gated = f"{_BLOCK}.0.mlp.weights_in.weight" in tensors
@@ -68,7 +65,11 @@ def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         else "mlp.fc2.weight"
     )
     registers = tensors.get("embeddings.register_tokens")
+    head = tensors.get("classifier.weight")
+    # DINOv2's classifiers read the class token and the mean of the patches.
+    both = not vit and head is not None and head.shape[1] == 2 * width
     return {
+        "pool": "token_and_mean" if both else "token",
         "patch_size": patch_size,
         "channels": channels,
         "width": width,
@@ -84,26 +85,19 @@ def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def classes(tensors: Mapping[str, np.ndarray]) -> int | None:
-    """Number of classes of the head, or `None` if there is no head."""
+def _classes(tensors: Tensors) -> int | None:
     for name in ("classifier.weight", "cls_classifier.weight"):
         if name in tensors:
             return len(tensors[name])
     return None
 
 
-def positions(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """Name of the tensor of positions."""
-    name = "embeddings.position_embeddings"
-    return name if name in tensors else None
+def _position_mode(names: Collection[str]) -> str:
+    registers = "embeddings.register_tokens" in names
+    return "bicubic_antialias" if registers else "bicubic"
 
 
-TOKENS = ("embeddings.cls_token", "embeddings.distillation_token")
-HEAD = r"(cls_|distillation_)?classifier\..*"
-
-
-def table(config: ViTConfig, head: bool = True) -> Table:
-    """Every tensor of such a file, and the weights of the model that it holds."""
+def _table(config: ViTConfig, head: bool) -> Table:
     found: Table = {
         f"{_PATCHES}.weight": Entry(("patches/projection/kernel",), CONVOLUTION),
         f"{_PATCHES}.bias": Entry(("patches/projection/bias",), SAME),
@@ -156,3 +150,22 @@ def _dinov2_block(theirs: str, ours: str, config: ViTConfig) -> Table:
     parts = [f"{ours}_mlp/{part}" for part in ("hidden", "hidden_value")]
     found |= stacked(f"{theirs}.mlp.weights_in", parts)
     return found | linear(f"{theirs}.mlp.weights_out", f"{ours}_mlp/output_projection")
+
+
+HUGGING_FACE = Format(
+    name="Hugging Face",
+    prefixes=("vit.", "deit.", "dinov2.", "dinov2_with_registers."),
+    ignored=_IGNORED,
+    recognises=_recognises,
+    canonical=_canonical,
+    fields=_fields,
+    classes=_classes,
+    positions="embeddings.position_embeddings",
+    tokens=("embeddings.cls_token", "embeddings.distillation_token"),
+    registers="embeddings.register_tokens",
+    head=r"(cls_|distillation_)?classifier\..*",
+    optional=r"encoder\.layer\.\d+\.attention\.attention\.(query|key|value)\.bias",
+    table=_table,
+    position_mode=_position_mode,
+    preprocessing=lambda tensors: None,
+)

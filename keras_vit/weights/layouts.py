@@ -100,12 +100,19 @@ def norm(theirs: str, ours: str) -> Table:
 def renamed(
     tensors: Mapping[str, np.ndarray], patterns: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """The same tensors, every pattern in their names replaced."""
+    """The same tensors, every pattern in their names replaced.
+
+    Raises:
+        ValueError: If two names become one.
+    """
     found = {}
     for name, tensor in tensors.items():
+        new = name
         for pattern, replacement in patterns.items():
-            name = re.sub(pattern, replacement, name)
-        found[name] = tensor
+            new = re.sub(pattern, replacement, new)
+        if new in found:
+            raise ValueError(f"{name!r} is a second name of {new!r}, which is there.")
+        found[new] = tensor
     return found
 
 

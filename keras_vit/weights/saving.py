@@ -11,9 +11,9 @@ from safetensors.numpy import save_file
 from keras_vit.config import ViTConfig
 from keras_vit.files import new_folder, whole_file, write_json
 from keras_vit.model import config_of
-from keras_vit.weights import timm
 from keras_vit.weights.contract import our_metadata
 from keras_vit.weights.tensors import SINGLE
+from keras_vit.weights.timm import table
 
 # timm's own, which its configurations can't change.
 _EPSILON = 1e-6
@@ -45,7 +45,7 @@ def save_timm(model: keras.Model, folder: str | pathlib.Path) -> tuple[str, ...]
     config = dataclasses.replace(config, positions="learned")
     tensors = {
         name: np.ascontiguousarray(layout.write(*(weights[path] for path in paths)))
-        for name, (paths, layout) in timm.table(config).items()
+        for name, (paths, layout) in table(config).items()
     }
     config = _registers_alone(tensors, config)
     metadata = {"format": "pt", **our_metadata(config)}
@@ -61,10 +61,15 @@ def save_timm(model: keras.Model, folder: str | pathlib.Path) -> tuple[str, ...]
 
 
 def _check_expressible(config: ViTConfig) -> None:
+    distilled = config.distillation_token
     unknown = {
         "stem": config.stem != (),
         "head_hidden": config.head_hidden != (),
         "pool": config.pool not in ("token", "mean"),
+        "num_registers": distilled and config.num_registers > 0,
+        "activation": distilled and config.activation == "swiglu",
+        "norm_after_pool": distilled and config.norm_after_pool,
+        "positions_cover_prefix": distilled and not config.positions_cover_prefix,
     }
     found = [
         f"{name}={getattr(config, name)!r}" for name, is_so in unknown.items() if is_so
@@ -72,7 +77,9 @@ def _check_expressible(config: ViTConfig) -> None:
     if found:
         raise ValueError(
             "timm's Vision Transformers have no convolutional stem, no hidden layers in "
-            f"the head, and pool by token or mean. Received: {', '.join(found)}"
+            "the head, and pool by token or mean; those with a distillation token have "
+            "positions for all tokens, no registers, no SwiGLU, and the norm before the "
+            f"pool. Received: {', '.join(found)}"
         )
 
 

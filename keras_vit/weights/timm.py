@@ -4,12 +4,12 @@ Source: https://github.com/huggingface/pytorch-image-models, `vision_transformer
 `deit.py`; https://github.com/facebookresearch/dinov2, `models/vision_transformer.py`.
 """
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-
 from keras_vit.config import ViTConfig
+from keras_vit.weights.formats import Format, Tensors
 from keras_vit.weights.layouts import (
     CONVOLUTION,
     SAME,
@@ -22,9 +22,14 @@ from keras_vit.weights.layouts import (
     stacked,
 )
 
-NAME = "timm"
-PREFIXES = ("model.", "module.", "backbone.")
-IGNORED = {
+# What timm's code sets by the name of a model, and neither tensors nor sizes tell.
+_BY_ARCHITECTURE = {
+    r"vit_base_patch16_gap_224": {"num_heads": 16},
+    r"vit_(so400m|giantopt)_.*": {"num_heads": 16},
+    r"vit_(base_patch32|so400m_patch16|giantopt_patch16)_siglip_.*"
+    r"|vit_large_patch16_siglip_(gap_)?512": {"activation": "gelu_tanh"},
+}
+_IGNORED = {
     r"mask_token": "of pretraining",
     r"pre_logits\..*": "unused by timm",
 }
@@ -37,18 +42,20 @@ _RENAMED = {
 }
 
 
-def recognises(names: Collection[str]) -> bool:
-    """Whether these are such names."""
+def said_by_architecture(name: str) -> dict[str, Any]:
+    """Fields of `ViTConfig` that timm's name of a model tells."""
+    fields = {}
+    for pattern, told in _BY_ARCHITECTURE.items():
+        if re.fullmatch(pattern, name):
+            fields |= told
+    return fields
+
+
+def _recognises(names: Collection[str]) -> bool:
     return "patch_embed.proj.weight" in names and "blocks.0.attn.qkv.weight" in names
 
 
-def canonical(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same under timm's names."""
-    return renamed(tensors, _RENAMED)
-
-
-def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Fields of `ViTConfig` that shapes and names tell."""
+def _fields(tensors: Tensors) -> dict[str, Any]:
     width, channels, patch_size, _ = tensors["patch_embed.proj.weight"].shape
     outer = len(tensors["blocks.0.mlp.fc1.weight"])
     mlp_dim = tensors["blocks.0.mlp.fc2.weight"].shape[1]
@@ -56,7 +63,10 @@ def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     distilled = "dist_token" in tensors
     averaged = "fc_norm.weight" in tensors
     has_class_token = "cls_token" in tensors
-    return {
+    # Norms of queries and keys are as wide as a head.
+    query_norm = tensors.get("blocks.0.attn.q_norm.weight")
+    heads = {} if query_norm is None else {"num_heads": width // len(query_norm)}
+    return heads | {
         "patch_size": patch_size,
         "channels": channels,
         "width": width,
@@ -66,25 +76,22 @@ def fields(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "class_token": has_class_token,
         "distillation_token": distilled,
         "num_registers": 0 if registers is None else registers.shape[1],
-        "qk_norm": "blocks.0.attn.q_norm.weight" in tensors,
+        "qk_norm": query_norm is not None,
         "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,
         "pool": "token" if has_class_token and not averaged else "mean",
         "norm_after_pool": averaged,
     }
 
 
-def classes(tensors: Mapping[str, np.ndarray]) -> int | None:
-    """Number of classes of the head, or `None` if there is no head."""
+def _classes(tensors: Tensors) -> int | None:
     return len(tensors["head.weight"]) if "head.weight" in tensors else None
 
 
-def positions(tensors: Mapping[str, np.ndarray]) -> str | None:
-    """Name of the tensor of positions."""
-    return "pos_embed" if "pos_embed" in tensors else None
-
-
-TOKENS = ("cls_token", "dist_token")
-HEAD = r"head(_dist)?\..*"
+def _position_mode(names: Collection[str]) -> str:
+    # DINOv2's own files have what it was pretrained with; those with registers are
+    # resized as timm does.
+    native = "mask_token" in names and "register_tokens" not in names
+    return "dinov2" if native else "bicubic_antialias"
 
 
 def table(config: ViTConfig, head: bool = True) -> Table:
@@ -132,3 +139,22 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
         found[f"{theirs}.ls1.gamma"] = Entry((f"{attention}_scale/gamma",), SAME)
         found[f"{theirs}.ls2.gamma"] = Entry((f"{mlp}_scale/gamma",), SAME)
     return found
+
+
+TIMM = Format(
+    name="timm",
+    prefixes=("model.", "module.", "backbone."),
+    ignored=_IGNORED,
+    recognises=_recognises,
+    canonical=lambda tensors: renamed(tensors, _RENAMED),
+    fields=_fields,
+    classes=_classes,
+    positions="pos_embed",
+    tokens=("cls_token", "dist_token"),
+    registers="reg_token",
+    head=r"head(_dist)?\..*",
+    optional=r"blocks\.\d+\.attn\.qkv\.bias",
+    table=table,
+    position_mode=_position_mode,
+    preprocessing=lambda tensors: None,
+)

@@ -12,6 +12,7 @@ OPTIONS = {
     "pool": [
         {"pool": "token"},
         {"pool": "mean"},
+        {"pool": "token_and_mean"},
         {"pool": "map"},
         {"pool": "sequence"},
     ],
@@ -49,7 +50,9 @@ OPTIONS = {
 
 def allowed(fields):
     """Whether ViTConfig takes the fields together."""
-    if fields.get("pool") == "token" and fields.get("class_token") is False:
+    if fields.get("class_token") is False and "token" in fields.get("pool", ""):
+        return False
+    if fields.get("pool") == "token_and_mean" and fields.get("norm_after_pool"):
         return False
     if fields.get("distillation_token") and fields.get("pool", "token") != "token":
         return False

@@ -34,7 +34,7 @@ def published(kind, folder, rng):
         "timm": Size(**SIZE, qk_norm=True, averaged=True),
         "google": Size(**SIZE, tanh=True),
         "deit": Size(**SIZE, distilled=True, epsilon=1e-12),
-        "dinov2": Size(**SIZE, registers=3, layer_scale=True, swiglu=True),
+        "dinov2": Size(**SIZE, registers=3, layer_scale=True, swiglu=True, both=True),
     }
     size = sizes[kind]
     w = dialects.weights(rng, size)

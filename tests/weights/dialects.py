@@ -36,6 +36,11 @@ class Size:
     layer_scale: bool = False
     swiglu: bool = False
     averaged: bool = False  # fc_norm
+    mean: bool = False  # of the patches, behind the norm
+    both: bool = False  # class token and mean of the patches
+    attentive: bool = False  # MAP head
+    covered: bool = False  # positions for the registers too
+    sincos: bool = False  # no positions in the file
     head: bool = True
     tanh: bool = False  # GELU's approximation
     epsilon: float = 1e-6
@@ -45,6 +50,7 @@ def weights(rng, size: Size) -> dict[str, np.ndarray]:
     """Random float32 weights under timm's names."""
     d, m, e = size.width, size.mlp_dim, size.width // size.num_heads
     rows = math.prod(size.grid) + size.embed_class * (size.class_token + size.distilled)
+    rows += size.covered * size.registers
     shapes = {
         "patch_embed.proj.weight": (d, 3, size.patch, size.patch),
         "patch_embed.proj.bias": (d,),
@@ -77,9 +83,23 @@ def weights(rng, size: Size) -> dict[str, np.ndarray]:
             shapes |= {f"blocks.{i}.ls{k}.gamma": (d,) for k in (1, 2)}
     final = "fc_norm" if size.averaged else "norm"
     shapes |= {f"{final}.weight": (d,), f"{final}.bias": (d,)}
+    if size.attentive:
+        shapes |= {
+            "map.probe": (1, 1, d),
+            "map.attn.qkv.weight": (3 * d, d),
+            "map.attn.qkv.bias": (3 * d,),
+            "map.attn.proj.weight": (d, d),
+            "map.attn.proj.bias": (d,),
+            "map.norm.weight": (d,),
+            "map.norm.bias": (d,),
+            "map.mlp.fc1.weight": (m, d),
+            "map.mlp.fc1.bias": (m,),
+            "map.mlp.fc2.weight": (d, m),
+            "map.mlp.fc2.bias": (d,),
+        }
     for name in ("head", "head_dist") if size.distilled else ("head",):
         if size.head:
-            shapes[f"{name}.weight"] = (size.classes, d)
+            shapes[f"{name}.weight"] = (size.classes, d * (1 + size.both))
             shapes[f"{name}.bias"] = (size.classes,)
     return {
         name: rng.normal(0.0, 0.4, shape).astype("float32")
@@ -98,7 +118,10 @@ def forward(w: dict[str, np.ndarray], size: Size, images: np.ndarray) -> np.ndar
     tokens = [w[name] for name in ("cls_token", "dist_token") if name in w]
     registers = [w["reg_token"]] if size.registers else []
     prefix = [np.repeat(token, b, 0) for token in tokens]
-    if size.embed_class:
+    if size.covered:
+        prefix_and_registers = [*prefix, *(np.repeat(it, b, 0) for it in registers)]
+        x = np.concatenate([*prefix_and_registers, x], 1) + w["pos_embed"]
+    elif size.embed_class:
         x = np.concatenate([*prefix, x], 1) + w["pos_embed"]
         place = len(prefix)
         repeated = [np.repeat(it, b, 0) for it in registers]
@@ -116,8 +139,15 @@ def forward(w: dict[str, np.ndarray], size: Size, images: np.ndarray) -> np.ndar
         x = x[:, len(prefix) + size.registers :].mean(1)
         return _linear(w, "head", _norm(w, "fc_norm", x, size))
     x = _norm(w, "norm", x, size)
-    if not size.class_token:
-        return _linear(w, "head", x[:, size.registers :].mean(1))
+    if size.attentive:
+        y = _attention(w, "map.attn", np.repeat(w["map.probe"], b, 0), size, x)
+        y = y + _mlp(w, "map.mlp", _norm(w, "map.norm", y, size), size)
+        return _linear(w, "head", y[:, 0])
+    mean = x[:, len(prefix) + size.registers :].mean(1)
+    if size.both:
+        return _linear(w, "head", np.concatenate([x[:, 0], mean], -1))
+    if size.mean or not size.class_token:
+        return _linear(w, "head", mean)
     logits = _linear(w, "head", x[:, 0])
     if size.distilled:
         logits = (logits + _linear(w, "head_dist", x[:, 1])) / 2
@@ -134,10 +164,17 @@ def _norm(w, name, x, size):
     return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
 
 
-def _attention(w, name, x, size):
+def _attention(w, name, x, size, context=None):
+    """Queries of x; keys and values of the context, x itself if `None`."""
     b, n, d = x.shape
-    qkv = _linear(w, f"{name}.qkv", x).reshape(b, n, 3, size.num_heads, -1)
-    q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+    qkv = [
+        _linear(w, f"{name}.qkv", it).reshape(
+            b, -1, 3, size.num_heads, d // size.num_heads
+        )
+        for it in (x, x if context is None else context)
+    ]
+    q = qkv[0].transpose(2, 0, 3, 1, 4)[0]
+    _, k, v = qkv[1].transpose(2, 0, 3, 1, 4)
     if size.qk_norm:
         q, k = (
             _norm(w, f"{name}.{it}_norm", part, size)
@@ -175,14 +212,16 @@ def google(w, size: Size, dialect: str) -> dict[str, np.ndarray]:
         "Transformer/encoder_norm/bias": w["norm.bias"],
     }
     place = "Transformer/posembed_input/pos_embedding" if old else "pos_embedding"
-    found[place] = w["pos_embed"]
+    if not size.sincos:
+        found[place] = w["pos_embed"]
     if size.class_token:
         found["cls"] = w["cls_token"]
     if size.head:
         found |= {"head/kernel": w["head.weight"].T, "head/bias": w["head.bias"]}
-    blocks = []
-    for i in range(size.depth):
-        it = {key.removeprefix(f"blocks.{i}."): t for key, t in w.items()}
+
+    def packed(start, attention, norms, mlp):
+        """Attention, norms and feed-forward of a block, or of the MAP head."""
+        it = {key.removeprefix(start): t for key, t in w.items()}
         block = {}
         for name, part, bias in zip(
             ("query", "key", "value"),
@@ -196,16 +235,22 @@ def google(w, size: Size, dialect: str) -> dict[str, np.ndarray]:
         block |= {
             f"{attention}/out/kernel": out,
             f"{attention}/out/bias": it["attn.proj.bias"],
-            "LayerNorm_0/scale": it["norm1.weight"],
-            "LayerNorm_0/bias": it["norm1.bias"],
-            f"{second}/scale": it["norm2.weight"],
-            f"{second}/bias": it["norm2.bias"],
             f"{mlp}/Dense_0/kernel": it["mlp.fc1.weight"].T,
             f"{mlp}/Dense_0/bias": it["mlp.fc1.bias"],
             f"{mlp}/Dense_1/kernel": it["mlp.fc2.weight"].T,
             f"{mlp}/Dense_1/bias": it["mlp.fc2.bias"],
         }
-        blocks.append(block)
+        for theirs, norm in norms.items():
+            block[f"{norm}/scale"] = it[f"{theirs}.weight"]
+            block[f"{norm}/bias"] = it[f"{theirs}.bias"]
+        return block
+
+    norms = {"norm1": "LayerNorm_0", "norm2": second}
+    blocks = [packed(f"blocks.{i}.", attention, norms, mlp) for i in range(size.depth)]
+    if size.attentive:
+        head = packed("map.", attention, {"norm": "LayerNorm_0"}, mlp)
+        found |= {f"MAPHead_0/{key}": it for key, it in head.items()}
+        found["MAPHead_0/probe"] = w["map.probe"]
     if dialect == "scan":
         stacked = {key: np.stack([it[key] for it in blocks]) for key in blocks[0]}
         return found | {f"Transformer/encoderblock/{k}": t for k, t in stacked.items()}

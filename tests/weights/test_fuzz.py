@@ -128,7 +128,6 @@ def test_every_field_of_a_header_is_checked(kind, files, tmp_path):
     """Types, shapes and offsets changed one at a time, the header still JSON."""
     whole, begin, _ = files[kind]
     header = json.loads(whole[8:begin])
-    refused = 0
     for name, entry in header.items():
         begin_at, end_at = entry["data_offsets"]
         changes = [
@@ -146,9 +145,7 @@ def test_every_field_of_a_header_is_checked(kind, files, tmp_path):
             text = json.dumps(header | {name: entry | change}).encode()
             content = len(text).to_bytes(8, "little") + text + whole[begin:]
             assert not check(tmp_path / "mutated", kind, content, files), change
-            refused += 1
         renamed = {k if k != name else f"{k}x": v for k, v in header.items()}
         text = json.dumps(renamed).encode()
         content = len(text).to_bytes(8, "little") + text + whole[begin:]
         assert not check(tmp_path / "mutated", kind, content, files)
-    assert refused == 9 * len(header)

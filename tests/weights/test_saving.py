@@ -58,7 +58,16 @@ def test_other_positions_come_back_as_the_same_function(
 
 @pytest.mark.parametrize(
     "fields",
-    [{"stem": (4,)}, {"head_hidden": (5,)}, {"pool": "sequence", "class_token": False}],
+    [
+        {"stem": (4,)},
+        {"head_hidden": (5,)},
+        {"pool": "sequence", "class_token": False},
+        {"pool": "token_and_mean"},
+        {"num_registers": 1, "distillation_token": True},
+        {"activation": "swiglu", "distillation_token": True},
+        {"norm_after_pool": True, "distillation_token": True},
+        {"positions_cover_prefix": False, "distillation_token": True},
+    ],
 )
 def test_what_timm_has_not_is_refused(fields, tiny, tmp_path):
     model = keras_vit.build_vit(tiny(**fields))

@@ -1,0 +1,67 @@
+"""What a format of published weights is: its names, and what they tell."""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_vit.config import ViTConfig
+from keras_vit.weights.layouts import Table
+
+Tensors = Mapping[str, np.ndarray]
+
+
+class Format(NamedTuple):
+    """One way to name and pack the weights of a Vision Transformer.
+
+    Attributes:
+        name: In messages.
+        prefixes: What some files put before all names.
+        ignored: Patterns of the names that no model here needs, and why.
+        recognises: Names without prefixes -> whether they are of this format.
+        canonical: Tensors -> the same, where there are several names under one.
+        fields: Canonical tensors -> fields of `ViTConfig` that they tell. What follows
+            is for canonical tensors too.
+        classes: Tensors -> number of classes of the head, or `None` without one.
+        positions: Name of the positions.
+        tokens: Names of the tokens that may have positions, in their order.
+        registers: Name of the registers, which stand behind those.
+        head: Pattern of the names of the head.
+        optional: Pattern of the biases that a file may leave out, all together.
+        table: Configuration, and whether there is a head -> each tensor's weights.
+        position_mode: All names of the file -> how the format's own code resizes
+            positions, one of `POSITION_MODES`.
+        preprocessing: Tensors -> the one of `PREPROCESSINGS` that goes without saying,
+            or `None`.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    ignored: Mapping[str, str]
+    recognises: Callable[[Collection[str]], bool]
+    canonical: Callable[[Tensors], dict[str, np.ndarray]]
+    fields: Callable[[Tensors], dict[str, Any]]
+    classes: Callable[[Tensors], int | None]
+    positions: str
+    tokens: tuple[str, ...]
+    registers: str | None
+    head: str
+    optional: str
+    table: Callable[[ViTConfig, bool], Table]
+    position_mode: Callable[[Collection[str]], str]
+    preprocessing: Callable[[Tensors], str | None]
+
+    def bare(self, name: str) -> str:
+        """A name without what some files put before all names."""
+        for prefix in self.prefixes:
+            if name.startswith(prefix):
+                return name.removeprefix(prefix)
+        return name
+
+    def reason_to_ignore(self, name: str) -> str | None:
+        """Why this tensor is not needed, or `None` if it is."""
+        for pattern, reason in self.ignored.items():
+            if any(re.fullmatch(pattern, it) for it in (self.bare(name), name)):
+                return reason
+        return None
