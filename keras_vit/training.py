@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -104,21 +105,12 @@ def train(
         check_teacher(model, teacher)
     strategy = model.distribute_strategy
     _check_accumulation(recipe, strategy)
-    settings = {
-        "dataset": data.name,
-        "counts": data.counts,
-        "config": dataclasses.asdict(config),
-        "recipe": dataclasses.asdict(recipe),
-        "batch_size": data.training.batch_size,
-        "seed": seed,
-        "origin": origin,
-        "precision": model.get_layer("patches").dtype_policy.name,
-        "teacher": teacher_path,
-        "teacher_weights": None if teacher is None else fingerprint(teacher),
-    }
     chief = distribution.is_chief(strategy)
     folder = None if output is None else pathlib.Path(output)
     if folder and (chief or resume):
+        settings = _settings(model, data, recipe)
+        settings |= {"seed": seed, "origin": origin, "teacher": teacher_path}
+        settings["teacher_weights"] = None if teacher is None else fingerprint(teacher)
         runs.open_folder(folder, settings, resume)
     _seed_everything(model, seed)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
@@ -138,19 +130,16 @@ def train(
         # Before the others: what was validated is saved.
         callbacks.append(AveragedWeights())
     if folder:
-        steps = data.training.steps_per_epoch
+        steps = data.training.steps_per_epoch, checkpoint_steps
         watched = progress, history, best
-        callbacks.append(
-            Checkpoints(folder, steps, checkpoint_steps, *watched, write=chief)
-        )
+        callbacks.append(Checkpoints(folder, *steps, *watched, write=chief))
     callbacks += [pace, history, best]
-    if written:
-        page = folder / "training_images.png"
-        callbacks.append(TensorBoardLogs(folder / "logs", pace, page))
     start = time.monotonic()
     try:
         if written:
+            page = folder / "training_images.png"
             draw_training_page(data, recipe, seed, page)
+            callbacks.append(TensorBoardLogs(folder / "logs", pace, page))
         batches = training_batches(config, recipe, data, seed, progress, pace, strategy)
         _fit(model, recipe, data, batches, teacher, callbacks, progress.done, verbose)
     except BaseException:
@@ -165,6 +154,18 @@ def train(
         runs.finish(folder, data, run.history, evaluation, best.epoch, figures)
         checkpoints.remove(folder)
     return run
+
+
+def _settings(model, data: ImageData, recipe: TrainingRecipe) -> dict[str, Any]:
+    """What a run that is resumed must have in common with the one begun."""
+    return {
+        "dataset": data.name,
+        "counts": data.counts,
+        "config": dataclasses.asdict(config_of(model)),
+        "recipe": dataclasses.asdict(recipe),
+        "batch_size": data.training.batch_size,
+        "precision": model.get_layer("patches").dtype_policy.name,
+    }
 
 
 def _fit(

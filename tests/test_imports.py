@@ -68,6 +68,8 @@ RANKS = [
     {"keras_vit_export"},
     {"keras_vit_export.arguments"},
     {"keras_vit_export.commands", "keras_vit_export.published"},
+    {"keras_vit_export.options"},
+    {"keras_vit_export.training_options", "keras_vit_export.published_options"},
     {"keras_vit_export.cli"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}

@@ -1,0 +1,66 @@
+"""Options that several commands have. Standard library only."""
+
+import argparse
+import pathlib
+
+
+def add_model(parser: argparse.ArgumentParser, kinds: str) -> None:
+    """The file of a model, of these kinds."""
+    parser.add_argument("model", type=pathlib.Path, help=f"{kinds} file")
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Image files and folders."""
+    parser.add_argument(
+        "images",
+        type=pathlib.Path,
+        nargs="+",
+        metavar="IMAGE",
+        help="image files, or folders of them",
+    )
+
+
+def add_dataset(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Labelled images."""
+    parser.add_argument(
+        "--dataset",
+        required=required,
+        metavar="NAME|DIR",
+        help="digits, a folder with one subfolder a class, or a name of TensorFlow "
+        "Datasets",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="where TensorFlow Datasets keeps its files"
+    )
+    parser.add_argument(
+        "--broken",
+        default="skip",
+        help="unreadable files of a folder: skip (default) or refuse",
+    )
+
+
+def add_seed_and_json(parser: argparse.ArgumentParser) -> None:
+    """A seed, and a file for the figures."""
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    add_json(parser)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """A file for the figures."""
+    parser.add_argument(
+        "--json", type=pathlib.Path, metavar="FILE", help="write the figures there too"
+    )
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """`"224"` or `"160x224"` -> (height, width) in pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is neither.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"must be PIXELS or HEIGHTxWIDTH. Received: {text!r}"
+        )
+    return int(sides[0]), int(sides[-1])

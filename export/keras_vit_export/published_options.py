@@ -1,0 +1,98 @@
+"""Options of `import`, `export-weights` and `features`. Standard library only."""
+
+import pathlib
+
+from keras_vit_export.options import add_images, add_json, add_model, image_size
+
+
+def add_import(commands) -> None:
+    """Published weights -> a model."""
+    load = commands.add_parser("import", help="published weights -> a .keras model")
+    load.set_defaults(module="published", function="load")
+    load.add_argument(
+        "checkpoint",
+        type=pathlib.Path,
+        help="an .npz or safetensors file, its index, or a folder with one",
+    )
+    load.add_argument(
+        "--output", type=pathlib.Path, metavar="KERAS", required=True, help="new file"
+    )
+    load.add_argument(
+        "--image-size",
+        type=image_size,
+        metavar="PIXELS",
+        help="side of the square the model sees, or HEIGHTxWIDTH (default: the "
+        "checkpoint's)",
+    )
+    load.add_argument(
+        "--patch-size",
+        type=int,
+        metavar="PIXELS",
+        help="side of a patch (default: the checkpoint's)",
+    )
+    load.add_argument(
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="a new head for N classes (default: the checkpoint's)",
+    )
+    load.add_argument(
+        "--preprocessing",
+        help="inception, imagenet or big_vision: mean, std and cutting, where the "
+        "checkpoint doesn't say",
+    )
+    load.add_argument(
+        "--position-mode",
+        help="how positions are resized: bicubic_antialias, bicubic, dinov2 or linear "
+        "(default: as the format's own code does)",
+    )
+    load.add_argument(
+        "--num-heads", type=int, metavar="N", help="where the checkpoint doesn't say"
+    )
+    load.add_argument(
+        "--source-image-size",
+        type=image_size,
+        metavar="PIXELS",
+        help="of the checkpoint, if that was no square",
+    )
+    add_json(load)
+
+
+def add_export_weights(commands) -> None:
+    """A model -> a folder for timm."""
+    save = commands.add_parser(
+        "export-weights", help="a model's weights as a folder that timm reads"
+    )
+    save.set_defaults(module="published", function="export_weights")
+    add_model(save, "a .keras")
+    save.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="DIR",
+        required=True,
+        help="new folder for model.safetensors and config.json",
+    )
+    add_json(save)
+
+
+def add_features(commands) -> None:
+    """Images -> their features."""
+    features = commands.add_parser(
+        "features", help="what a model sees in images, as arrays"
+    )
+    features.set_defaults(module="published")
+    add_model(features, "a .keras")
+    add_images(features)
+    features.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="NPZ",
+        required=True,
+        help="file to write",
+    )
+    features.add_argument(
+        "--kind",
+        default="both",
+        help="token (the class token's), mean (of the patches) or both (default)",
+    )
+    add_json(features)

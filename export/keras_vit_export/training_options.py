@@ -1,0 +1,139 @@
+"""Options of `train`. Standard library only."""
+
+import pathlib
+
+from keras_vit_export.options import add_dataset, add_json, image_size
+
+
+def add_train(commands) -> None:
+    """Labelled images -> a trained model."""
+    train = commands.add_parser("train", help="train a model on labelled images")
+    add_dataset(train, required=False)
+    train.add_argument(
+        "--recipe",
+        help="small (default), scratch_small, deit, augreg, finetune or linear_probe; "
+        "the options below change it",
+    )
+    train.add_argument(
+        "--from",
+        type=pathlib.Path,
+        dest="origin",
+        metavar="KERAS",
+        help="a trained .keras file to start from; its head is made anew if the classes "
+        "differ",
+    )
+    train.add_argument(
+        "--variant",
+        help="size and patch side, such as nano/2, micro/4 or Ti/16 "
+        "(default: by the size of the images)",
+    )
+    train.add_argument(
+        "--image-size",
+        type=image_size,
+        metavar="PIXELS",
+        help="side of the square the model sees, or HEIGHTxWIDTH "
+        "(default: that of the images up to 64 pixels, else 224)",
+    )
+    _add_training(train)
+    _add_run(train)
+    train.add_argument("--seed", type=int, help="default: 0")
+    add_json(train)
+
+
+def _add_training(train) -> None:
+    """How it is trained."""
+    train.add_argument("--epochs", type=int, help="default: the recipe's")
+    train.add_argument(
+        "--patience",
+        type=int,
+        metavar="N",
+        help="end after N epochs without a better one (default: never)",
+    )
+    train.add_argument(
+        "--batch-size",
+        type=int,
+        help="images a step, over all workers together (default: 64)",
+    )
+    train.add_argument(
+        "--accumulation",
+        type=int,
+        metavar="N",
+        help="add up the gradients of N batches for each change of the weights",
+    )
+    train.add_argument(
+        "--learning-rate",
+        type=float,
+        help="peak (default: the recipe's, in proportion to the batch size)",
+    )
+    train.add_argument(
+        "--precision", help="float32 (default) or mixed_bfloat16, of the computations"
+    )
+    train.add_argument(
+        "--teacher",
+        type=pathlib.Path,
+        metavar="KERAS",
+        help="a .keras file whose answers are learnt too, by a distillation token",
+    )
+    train.add_argument(
+        "--distillation",
+        help="what a teacher gives: hard (its class, default) or soft (probabilities)",
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change any other field of the recipe, such as mixup=0.2 or "
+        "trainable=head,final_norm,block_11; may be given several times",
+    )
+    train.add_argument(
+        "--flip", action="store_true", help="mirror images at random in training"
+    )
+    train.add_argument(
+        "--resize",
+        help="stretch (default) or crop, which keeps proportions",
+    )
+
+
+def _add_run(train) -> None:
+    """Where the run goes, and on which machines it goes on."""
+    train.add_argument("--output", type=pathlib.Path, metavar="RUN", help="new folder")
+    train.add_argument(
+        "--resume",
+        type=pathlib.Path,
+        metavar="RUN",
+        help="go on with a run that was interrupted, from its newest checkpoint",
+    )
+    train.add_argument(
+        "--checkpoint-steps",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write a checkpoint every N steps too (default: when an epoch begins)",
+    )
+    train.add_argument(
+        "--continue",
+        action="store_true",
+        dest="go_on",
+        help="with --output: go on if that run was begun already, as a supervisor "
+        "needs it that starts the same command again",
+    )
+    train.add_argument(
+        "--strategy",
+        default="auto",
+        help="mirrored for all GPUs of this host, multiworker for the hosts in "
+        "TF_CONFIG, or auto (default)",
+    )
+    train.add_argument(
+        "--worker-timeout",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="how long other hosts are waited for at the start (default: 300)",
+    )
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build the model, estimate its memory, make a few steps, say how long the "
+        "whole would take, and write nothing",
+    )
