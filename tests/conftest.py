@@ -1,9 +1,16 @@
 """Shared by all tests: quiet TensorFlow, seeds, tiny configurations."""
 
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "TF_XLA_FLAGS" not in os.environ:
+    # One process compiles a training step, those that it starts read it: workers of
+    # this run, and runs that a test kills and starts again.
+    _compiled = tempfile.TemporaryDirectory(prefix="xla")
+    flag = f"--tf_xla_persistent_cache_directory={_compiled.name}"
+    os.environ["TF_XLA_FLAGS"] = flag
 
 import keras
 import numpy as np

@@ -33,11 +33,15 @@ def published(kind, folder, rng):
     sizes = {
         "timm": Size(**SIZE, qk_norm=True, averaged=True),
         "google": Size(**SIZE, tanh=True),
+        "big_vision": Size(**SIZE, tanh=True, class_token=False, attentive=True),
         "deit": Size(**SIZE, distilled=True, epsilon=1e-12),
         "dinov2": Size(**SIZE, registers=3, layer_scale=True, swiglu=True, both=True),
     }
     size = sizes[kind]
     w = dialects.weights(rng, size)
+    if kind == "big_vision":
+        dialects.write_npz(folder / "model.npz", dialects.google(w, size, kind))
+        return load_checkpoint(folder / "model.npz")
     if kind == "google":
         arrays = dialects.google(w, size, "vit_jax")
         arrays["pre_logits/kernel"] = rng.normal(size=(32, 32)).astype("float32")
@@ -53,7 +57,7 @@ def published(kind, folder, rng):
     return load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("kind", ["timm", "google", "deit", "dinov2"])
+@pytest.mark.parametrize("kind", ["timm", "google", "big_vision", "deit", "dinov2"])
 def test_loaded_models_are_exported_and_agree(kind, tmp_path, rng):
     model = published(kind, tmp_path, rng)
     images = rng.integers(0, 256, (64, 8, 8, 3)).astype("uint8")

@@ -24,8 +24,10 @@ pytestmark = pytest.mark.skipif(
 # Largest difference of logits or features, relative to the largest of them.
 BOUND = 5e-6
 DINOV2 = "vit_small_patch14_dinov2"
+TI = "vit_tiny_patch16_224"
+MEAN = {"global_pool": "avg", "fc_norm": False, "class_token": False}
 MODELS = {
-    "Ti/16": ("vit_tiny_patch16_224", {}, None),
+    "Ti/16": (TI, {}, None),
     "S/32": ("vit_small_patch32_224", {}, None),
     "B/16": ("vit_base_patch16_224", {}, None),
     "DeiT, distilled": ("deit_tiny_distilled_patch16_224", {}, None),
@@ -33,9 +35,12 @@ MODELS = {
     "DINOv2 S/14": (DINOV2, {"img_size": 112}, None),
     "DINOv2 S/14 at 140 x 84": (DINOV2, {"img_size": 112}, (140, 84)),
     "DINOv2 S/14 at 84": (DINOV2, {"img_size": 112}, (84, 84)),
-    "fc_norm": ("vit_tiny_patch16_224", {"global_pool": "avg"}, None),
-    "q/k norm": ("vit_tiny_patch16_224", {"qk_norm": True}, None),
-    "no_embed_class": ("vit_tiny_patch16_224", {"no_embed_class": True}, None),
+    "fc_norm": (TI, {"global_pool": "avg"}, None),
+    "q/k norm": (TI, {"qk_norm": True}, None),
+    "no_embed_class": (TI, {"no_embed_class": True}, None),
+    "mean behind the norm": (TI, {**MEAN, "act_layer": "gelu_tanh"}, None),
+    "positions of registers": (TI, {**MEAN, "reg_tokens": 4}, None),
+    "no bias": (TI, {**MEAN, "qkv_bias": False}, None),
 }
 
 

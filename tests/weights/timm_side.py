@@ -50,6 +50,8 @@ def write(folder):
         notes = {
             "architecture": "of this test",
             "num_classes": model.num_classes,
+            "global_pool": model.global_pool,
+            "model_args": {"act_layer": arguments.get("act_layer")},
             "pretrained_cfg": {
                 "mean": [0.5] * 3,
                 "std": [0.5] * 3,
