@@ -34,7 +34,7 @@ RANKS = [
         "keras_vit.weights",
     },
     {"keras_vit.runs", "keras_vit.watching"},
-    {"keras_vit.training"},
+    {"keras_vit.training", "keras_vit.explain"},
     {"keras_vit.rehearsal"},
     {"keras_vit"},
     {
@@ -67,7 +67,11 @@ RANKS = [
     {"keras_vit_export.budget"},
     {"keras_vit_export"},
     {"keras_vit_export.arguments"},
-    {"keras_vit_export.commands", "keras_vit_export.published"},
+    {
+        "keras_vit_export.commands",
+        "keras_vit_export.explaining",
+        "keras_vit_export.published",
+    },
     {"keras_vit_export.options"},
     {"keras_vit_export.training_options", "keras_vit_export.published_options"},
     {"keras_vit_export.cli"},

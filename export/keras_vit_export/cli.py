@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_export(commands)
     _add_benchmark(commands)
     _add_classify(commands)
+    _add_explain(commands)
     add_import(commands)
     add_export_weights(commands)
     add_features(commands)
@@ -159,6 +160,29 @@ def _add_classify(commands) -> None:
     add_model(classify, "a .keras or a .tflite")
     add_images(classify)
     add_json(classify)
+
+
+def _add_explain(commands) -> None:
+    explain = commands.add_parser(
+        "explain", help="what a model's attention looks at in an image"
+    )
+    explain.set_defaults(module="explaining")
+    add_model(explain, "a .keras")
+    explain.add_argument("image", type=pathlib.Path, metavar="IMAGE", help="image file")
+    explain.add_argument(
+        "--output",
+        type=pathlib.Path,
+        metavar="PNG",
+        required=True,
+        help="picture of every head's map and of the rollout, to write",
+    )
+    explain.add_argument(
+        "--positions",
+        type=pathlib.Path,
+        metavar="PNG",
+        help="picture of how alike the positions are, to write",
+    )
+    add_json(explain)
 
 
 if __name__ == "__main__":
