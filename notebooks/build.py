@@ -1,0 +1,118 @@
+"""Runs the solutions and makes the lessons from them: the same without the answers.
+
+    python notebooks/build.py                 every notebook, at full size
+    python notebooks/build.py 01 05           some of them
+    python notebooks/build.py --url URL       all badges and install cells to a new address
+
+In a solution, a line that ends in `# solution` is an answer, and a cell tagged `check`
+tells whether answers are right. Lessons lack the one, and the other raises there.
+"""
+
+import argparse
+import configparser
+import copy
+import os
+import pathlib
+import re
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = pathlib.Path(__file__).parent
+SOLUTIONS = HERE / "solutions"
+ANSWER = re.compile(r".*# solution$")
+# TensorFlow prints these at any log level.
+LOG = re.compile(r"WARNING: All log messages|[IWE]\d{4} |To enable the following")
+# Every lesson reads it: "toy" makes what takes long as small as it can be.
+SIZE = "LESSON_SIZE"
+
+
+def lesson_of(solution: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A solution without its answers; what checks them raises, and shows nothing."""
+    lesson = copy.deepcopy(solution)
+    for cell in lesson.cells:
+        if cell.cell_type != "code":
+            continue
+        lines = cell.source.split("\n")
+        kept = [line for line in lines if not ANSWER.match(line)]
+        tags = cell.metadata.get("tags", [])
+        if "check" in tags:
+            cell.metadata["tags"] = [*tags, "raises-exception"]
+        if "check" in tags or len(kept) < len(lines):
+            cell.outputs, cell.execution_count = [], None
+        cell.source = "\n".join(kept)
+    return lesson
+
+
+def execute(notebook: nbformat.NotebookNode, size: str) -> None:
+    """Runs all cells in place, in a fresh process.
+
+    Args:
+        notebook: Gets its outputs.
+        size: `"full"` or `"toy"`.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: If a cell raises that is not tagged
+            `raises-exception`.
+    """
+    environment = {**os.environ, SIZE: size, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    client = NotebookClient(
+        notebook,
+        timeout=1800,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(HERE)}},
+    )
+    client.execute(env=environment)
+    for cell in notebook.cells:
+        # When each cell ran says nothing, and changes every time.
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [it for it in cell.outputs if not _is_log(it)]
+
+
+def _is_log(output: nbformat.NotebookNode) -> bool:
+    """Whether it is nothing but lines of TensorFlow's C++ log."""
+    lines = output.get("text", "").splitlines()
+    stderr = output.get("name") == "stderr"
+    return stderr and all(map(LOG.match, lines))
+
+
+def address() -> str:
+    """The repository's, from the one line that holds it."""
+    setup = configparser.ConfigParser()
+    setup.read(HERE.parent / "setup.cfg")
+    return setup["metadata"]["url"]
+
+
+def move(old: str, new: str) -> None:
+    """Writes another address into setup.cfg and every notebook."""
+    bare = [url.removeprefix("https://github.com/") for url in (old, new)]
+    for path in (
+        HERE.parent / "setup.cfg",
+        *HERE.glob("*.ipynb"),
+        *SOLUTIONS.glob("*.ipynb"),
+    ):
+        path.write_text(path.read_text().replace(*bare))
+
+
+def main() -> None:
+    """Builds what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("lessons", nargs="*", help="beginnings of names; all if none")
+    parser.add_argument("--url", help="https://github.com/OWNER/NAME")
+    options = parser.parse_args()
+    if options.url:
+        move(address(), options.url)
+        return
+    for path in sorted(SOLUTIONS.glob("*.ipynb")):
+        if options.lessons and not path.name.startswith(tuple(options.lessons)):
+            continue
+        print(path.stem, flush=True)
+        solution = nbformat.read(path, as_version=4)
+        execute(solution, "full")
+        nbformat.write(solution, path)
+        nbformat.write(lesson_of(solution), HERE / path.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Lessons run, are the solutions without answers, and say no number they don't show."""
+
+import pathlib
+import re
+import sys
+
+import nbformat
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "notebooks"))
+import build
+
+SOLUTIONS = sorted(build.SOLUTIONS.glob("*.ipynb"))
+NAMES = [path.stem for path in SOLUTIONS]
+
+
+@pytest.fixture(params=SOLUTIONS, ids=NAMES)
+def solution(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+@pytest.fixture(params=SOLUTIONS, ids=NAMES)
+def lesson(request):
+    return nbformat.read(ROOT / "notebooks" / request.param.name, as_version=4)
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def test_a_solution_runs_and_its_answers_are_right(solution):
+    build.execute(solution, "toy")
+    checks = [cell for cell in solution.cells if "check" in tags(cell)]
+    assert len(checks) >= 2
+    for cell in checks:
+        assert any("Right" in it.get("text", "") for it in cell.outputs)
+
+
+def test_a_lesson_runs_and_asks_for_the_answers(lesson):
+    build.execute(lesson, "toy")
+    for cell in lesson.cells:
+        raised = any(it.output_type == "error" for it in cell.get("outputs", []))
+        assert raised == ("raises-exception" in tags(cell)), cell.source
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=NAMES)
+def test_a_lesson_is_its_solution_without_the_answers(path):
+    expected = build.lesson_of(nbformat.read(path, as_version=4))
+    written = nbformat.read(ROOT / "notebooks" / path.name, as_version=4)
+    assert written == expected
+    assert "# solution" not in str(written)
+
+
+def test_every_lesson_has_a_solution():
+    assert NAMES
+    assert NAMES == sorted(it.stem for it in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def prose(text):
+    """Markdown without headings, formulas, code and what cites."""
+    text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", text, flags=re.DOTALL)
+    text = re.sub(
+        r"!?\[[^]]*\]\([^)]*\)(, (equation|figure|section|table) \S+)?", "", text
+    )
+    return re.sub(r"^\d+\. |\*\*\d+\.\*\*", "", text, flags=re.MULTILINE)
+
+
+def test_no_prose_has_a_number_that_no_output_above_shows(solution):
+    shown = ""
+    for cell in solution.cells:
+        if cell.cell_type == "code":
+            shown += "".join(it.get("text", "") for it in cell.outputs)
+            continue
+        for number in re.findall(r"\d+(?:[.,]\d+)*", prose(cell.source)):
+            pattern = rf"(?<![\d.]){re.escape(number)}(?![\d])"
+            assert re.search(pattern, shown), f"{number}: {cell.source}"
+
+
+def test_a_number_that_nothing_shows_would_be_found():
+    assert re.findall(
+        r"\d+", prose("# 1\n[a 2](b3), figure 4 $5$ `6` and 7\n8. x")
+    ) == ["7"]
+
+
+def test_saved_outputs_are_whole_and_without_warnings(solution):
+    for cell in solution.cells:
+        if cell.cell_type != "code":
+            continue
+        assert cell.execution_count, f"was not run: {cell.source}"
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert output.get("name") != "stderr", output.text
+
+
+def test_badges_and_install_cells_hold_the_address_of_the_repository(lesson, request):
+    address = build.address()
+    bare = address.removeprefix("https://github.com/")
+    first, second = lesson.cells[0].source, lesson.cells[1].source
+    name = request.node.callspec.params["lesson"].name
+    assert (
+        f"https://colab.research.google.com/github/{bare}/blob/main/notebooks/{name}"
+        in (first)
+    )
+    assert f"git+{address}\n" in second
+    assert "install" in tags(lesson.cells[1])
+
+
+def test_pictures_say_what_to_see(solution):
+    pictures = 0
+    for cell in solution.cells:
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                pictures += 1
+                assert "xlabel" in cell.source, "axes have names"
+                assert "figure.text(" in cell.source, "a caption says what to see"
+    assert pictures
