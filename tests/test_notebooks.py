@@ -61,9 +61,9 @@ def prose(text):
     """Markdown without headings, formulas, code and what cites."""
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", text, flags=re.DOTALL)
-    text = re.sub(
-        r"!?\[[^]]*\]\([^)]*\)(, (equation|figure|section|table) \S+)?", "", text
-    )
+    text = re.sub(r"!\[[^]]*\]\([^)]*\)", "", text)
+    place = r"(, (equation|figure|section|table) \S+)?"
+    text = re.sub(rf"\[[^]]*\]\([^)]*\){place}", "", text)
     return re.sub(r"^\d+\. |\*\*\d+\.\*\*", "", text, flags=re.MULTILINE)
 
 
