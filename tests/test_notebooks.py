@@ -62,7 +62,7 @@ def prose(text):
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", text, flags=re.DOTALL)
     text = re.sub(r"!\[[^]]*\]\([^)]*\)", "", text)
-    place = r"(, (equation|figure|section|table) \S+)?"
+    place = r"(, (equation|figure|section|table)s? \S+( and \S+)?)?"
     text = re.sub(rf"\[[^]]*\]\([^)]*\){place}", "", text)
     return re.sub(r"^\d+\. |\*\*\d+\.\*\*", "", text, flags=re.MULTILINE)
 
