@@ -71,7 +71,7 @@ def relative(ours, theirs):
 def test_ours_gives_what_timms_gives(name, written):
     _, _, size = MODELS[name]
     sides = np.load(written[name] / "sides.npz")
-    headless = "DINOv2" in name or "registers" in name
+    headless = name.startswith(("DINOv2", "registers"))
     options = {"num_classes": 2} if headless else {}
     ours = load_checkpoint(written[name], image_size=size, **options)
     if headless:
