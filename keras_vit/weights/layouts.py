@@ -105,14 +105,15 @@ def renamed(
     Raises:
         ValueError: If two names become one.
     """
-    found = {}
+    found, origins = {}, {}
     for name, tensor in tensors.items():
         new = name
         for pattern, replacement in patterns.items():
             new = re.sub(pattern, replacement, new)
         if new in found:
-            raise ValueError(f"{name!r} is a second name of {new!r}, which is there.")
-        found[new] = tensor
+            both = sorted((name, origins[new]))
+            raise ValueError(f"{both[0]!r} and {both[1]!r} are names of one tensor.")
+        found[new], origins[new] = tensor, name
     return found
 
 
