@@ -8,7 +8,6 @@ it comes, with neither token and the mean of the patches, it stands beside.
 """
 
 import argparse
-import dataclasses
 
 import keras
 from figures import machine
@@ -41,9 +40,13 @@ def main() -> None:
     for name, (tokens, distillation) in WAYS.items():
         keras.utils.set_random_seed(options.seed)
         config = keras_vit.ViTConfig.from_variant(
-            "nano/4", image_size=28, channels=1, num_classes=10, **tokens
+            "nano/4",
+            image_size=28,
+            channels=1,
+            num_classes=len(data.class_names),
+            class_names=data.class_names,
+            **tokens,
         )
-        config = dataclasses.replace(config, class_names=data.class_names)
         model = keras_vit.build_vit(config)
         recipe = keras_vit.TrainingRecipe(
             epochs=options.epochs,

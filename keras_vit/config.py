@@ -274,6 +274,11 @@ class ViTConfig(Preprocessing):
         return self.class_token + self.distillation_token + self.num_registers
 
     @property
+    def num_prefix_positions(self) -> int:
+        """Number of positions before those of the patches."""
+        return self.num_prefix_tokens if self.positions_cover_prefix else 0
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Number of patches along the height and along the width."""
         height, width = self.image_size

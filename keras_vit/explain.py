@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from keras_vit.config import ViTConfig
-from keras_vit.files import whole_file
 from keras_vit.model import config_of
+from keras_vit.pictures import save_figure, show_image
 
 
 def attention_maps(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -33,9 +33,8 @@ def attention_maps(model: keras.Model, images: np.ndarray) -> np.ndarray:
     """
     blocks = [f"block_{index:02d}_attention" for index in range(config_of(model).depth)]
     inputs = [model.get_layer(f"{name}_norm").output for name in blocks]
-    # One block gives a tensor, not a list of them.
     found = keras.Model(model.input, inputs)(np.asarray(images), training=False)
-    found = [found] if len(blocks) == 1 and not isinstance(found, list) else found
+    found = keras.tree.flatten(found)  # of one block it is no list
     maps = [
         model.get_layer(name)(tokens, return_weights=True)[1]
         for name, tokens in zip(blocks, found, strict=True)
@@ -96,13 +95,9 @@ def position_similarity(model: keras.Model) -> np.ndarray:
 
     Source: https://arxiv.org/abs/2010.11929, figure 7 (centre).
     """
-    config, layer = config_of(model), model.get_layer("positions")
-    prefix = config.num_prefix_tokens if config.positions_cover_prefix else 0
-    if config.positions == "learned":
-        table = np.asarray(layer.positions)[0]
-    else:
-        table = layer.table(prefix + config.num_patches, config.width)
-    patches = table[prefix:].astype("float64")
+    config = config_of(model)
+    table = np.asarray(model.get_layer("positions").positions, "float64")[0]
+    patches = table[config.num_prefix_positions :]
     # A model that was not trained may have a position of zeros, which has no direction.
     length = np.maximum(np.linalg.norm(patches, axis=-1, keepdims=True), 1e-12)
     cosines = (patches / length) @ (patches / length).T
@@ -133,8 +128,7 @@ def draw_attention(
     )
     above, below = figure.subfigures(2, 1, height_ratios=[2.2, 1.4 * depth])
     plain, rolled = above.subplots(1, 2)
-    pixels, colors = _shown(image)
-    plain.imshow(pixels, cmap=colors, vmin=0, vmax=255)
+    show_image(plain, image)
     plain.set_title("image", fontsize=9)
     all_blocks = patch_maps(rollout(maps[None])[0], config)
     _overlay(rolled, image, all_blocks, f"rollout, all blocks: {all_blocks.sum():.0%}")
@@ -151,7 +145,7 @@ def draw_attention(
             place.set_axis_off()
     for place in (plain, rolled, *axes.ravel()):
         place.set(xticks=[], yticks=[])
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_position_similarity(
@@ -187,7 +181,7 @@ def draw_position_similarity(
     figure.supxlabel("column of the patch", fontsize=8)
     figure.supylabel("row of the patch", fontsize=8)
     figure.colorbar(drawn, ax=axes, shrink=0.8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _overlay(axes, image: np.ndarray, part: np.ndarray, title: str) -> None:
@@ -198,14 +192,3 @@ def _overlay(axes, image: np.ndarray, part: np.ndarray, title: str) -> None:
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes.imshow(part, cmap="viridis", alpha=0.65, extent=extent)
     axes.set_title(title, fontsize=8, pad=2)
-
-
-def _shown(image: np.ndarray) -> tuple[np.ndarray, str]:
-    """What `imshow` takes: three channels are a colour, others are shown as a mean."""
-    image = image if image.shape[-1] == 3 else image.mean(axis=-1)
-    return image.astype("uint8"), "gray"
-
-
-def _save(figure: Figure, path: str | pathlib.Path) -> None:
-    with whole_file(path) as partial:
-        figure.savefig(partial, dpi=120, format="png")

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_vit.evaluation import Evaluation
@@ -30,7 +31,7 @@ def draw_curves(history: dict[str, list[float]], path: str | pathlib.Path) -> No
     if len(epochs) > 1:
         best = max(history["val_accuracy"])
         axes.set_title(f"best validation accuracy {best:.1%}", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_predictions(
@@ -82,14 +83,12 @@ def draw_images(
         axes.set_axis_off()
     colors = colors or ["black"] * len(images)
     for axes, image, text, color in zip(grid, images, captions, colors, strict=False):
-        # Three channels are a colour; any other number is shown as its mean.
-        image = image if image.shape[-1] == 3 else image.mean(axis=-1)
-        axes.imshow(image.astype("uint8"), cmap="gray", vmin=0, vmax=255)
+        show_image(axes, image)
         axes.set(xticks=[], yticks=[])
         axes.set_title(text, fontsize=8, color=color, parse_math=False)
         for spine in axes.spines.values():
             spine.set(color=color, linewidth=3 if color == _WRONG else 1)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(evaluation: Evaluation, path: str | pathlib.Path) -> None:
@@ -115,9 +114,19 @@ def draw_confusion(evaluation: Evaluation, path: str | pathlib.Path) -> None:
             color = "white" if parts[row, column] > 0.5 else "black"
             text = confusion[row, column]
             axes.text(column, row, text, ha="center", va="center", color=color)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure, path) -> None:
+def show_image(axes: Axes, image: np.ndarray) -> None:
+    """An image `(height, width, c)` in 0..255.
+
+    Three channels are a colour; any other number is shown as its mean.
+    """
+    image = image if image.shape[-1] == 3 else image.mean(axis=-1)
+    axes.imshow(image.astype("uint8"), cmap="gray", vmin=0, vmax=255)
+
+
+def save_figure(figure: Figure, path: str | pathlib.Path) -> None:
+    """Writes a PNG, whole or not at all."""
     with whole_file(path) as partial:
         figure.savefig(partial, dpi=120, format="png")

@@ -108,9 +108,12 @@ def train(
     chief = distribution.is_chief(strategy)
     folder = None if output is None else pathlib.Path(output)
     if folder and (chief or resume):
-        settings = _settings(model, data, recipe)
-        settings |= {"seed": seed, "origin": origin, "teacher": teacher_path}
-        settings["teacher_weights"] = None if teacher is None else fingerprint(teacher)
+        settings = _settings(model, data, recipe) | {
+            "seed": seed,
+            "origin": origin,
+            "teacher": teacher_path,
+            "teacher_weights": None if teacher is None else fingerprint(teacher),
+        }
         runs.open_folder(folder, settings, resume)
     _seed_everything(model, seed)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}

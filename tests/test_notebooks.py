@@ -99,10 +99,8 @@ def test_badges_and_install_cells_hold_the_address_of_the_repository(lesson, req
     bare = address.removeprefix("https://github.com/")
     first, second = lesson.cells[0].source, lesson.cells[1].source
     name = request.node.callspec.params["lesson"].name
-    assert (
-        f"https://colab.research.google.com/github/{bare}/blob/main/notebooks/{name}"
-        in (first)
-    )
+    colab = f"https://colab.research.google.com/github/{bare}"
+    assert f"{colab}/blob/main/notebooks/{name}" in first
     assert f"git+{address}\n" in second
     assert "install" in tags(lesson.cells[1])
 

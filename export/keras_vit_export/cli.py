@@ -13,6 +13,7 @@ from keras_vit_export.options import (
     add_images,
     add_json,
     add_model,
+    add_path,
     add_seed_and_json,
 )
 from keras_vit_export.published_options import (
@@ -83,12 +84,7 @@ def _add_demo(commands) -> None:
     demo = commands.add_parser(
         "demo", help="train, export, check and report on the bundled digits"
     )
-    demo.add_argument(
-        "--output",
-        type=pathlib.Path,
-        metavar="RUN",
-        help="new folder (default: the next free runs/demo-N)",
-    )
+    add_path(demo, "--output", "RUN", "new folder (default: the next free runs/demo-N)")
     demo.add_argument("--epochs", type=int, default=80, help="default: 80")
     add_seed_and_json(demo)
 
@@ -97,11 +93,11 @@ def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="top-1 of a model on test images")
     add_model(evaluate, "a .keras or a .tflite")
     add_dataset(evaluate, required=True)
-    evaluate.add_argument(
+    add_path(
+        evaluate,
         "--confusion",
-        type=pathlib.Path,
-        metavar="PNG",
-        help="where the confusion picture goes (default: beside the model)",
+        "PNG",
+        "where the confusion picture goes (default: beside the model)",
     )
     add_json(evaluate)
 
@@ -115,13 +111,13 @@ def _add_export(commands) -> None:
         help=f"{', '.join(RECIPES)}, or auto for the fastest that keeps to --max-drop "
         "(default: dynamic_int8)",
     )
-    export.add_argument(
+    add_path(
+        export,
         "--output",
-        type=pathlib.Path,
-        metavar="TFLITE",
-        required=True,
-        help="file to write; its report goes beside it, ending in .tflite.html and "
+        "TFLITE",
+        "file to write; its report goes beside it, ending in .tflite.html and "
         ".tflite.json",
+        required=True,
     )
     add_dataset(export, required=False)
     export.add_argument(
@@ -146,12 +142,7 @@ def _add_benchmark(commands) -> None:
     )
     add_model(benchmark, "a .keras")
     add_dataset(benchmark, required=True)
-    benchmark.add_argument(
-        "--html",
-        type=pathlib.Path,
-        metavar="FILE",
-        help="write a page with plots there",
-    )
+    add_path(benchmark, "--html", "FILE", "write a page with plots there")
     add_json(benchmark)
 
 
@@ -169,18 +160,18 @@ def _add_explain(commands) -> None:
     explain.set_defaults(module="explaining")
     add_model(explain, "a .keras")
     explain.add_argument("image", type=pathlib.Path, metavar="IMAGE", help="image file")
-    explain.add_argument(
+    add_path(
+        explain,
         "--output",
-        type=pathlib.Path,
-        metavar="PNG",
+        "PNG",
+        "picture of every head's map and of the rollout, to write",
         required=True,
-        help="picture of every head's map and of the rollout, to write",
     )
-    explain.add_argument(
+    add_path(
+        explain,
         "--positions",
-        type=pathlib.Path,
-        metavar="PNG",
-        help="picture of how alike the positions are, to write",
+        "PNG",
+        "picture of how alike the positions are, to write",
     )
     add_json(explain)
 

@@ -212,7 +212,7 @@ def read(model: keras.Model) -> Graph:
         ),
         patches=_convolution(layer["patches"].projection),
         prefix=np.concatenate([np.zeros((0, config.width)), *prefix]),
-        positions=_positions(layer["positions"]),
+        positions=np.asarray(layer["positions"].positions, np.float64)[0],
         positions_cover_prefix=config.positions_cover_prefix,
         branches=tuple(branches),
         norm_after_pool=config.norm_after_pool,
@@ -236,12 +236,6 @@ def _convolution(convolution) -> Convolution:
 
 def _norm(norm) -> Norm:
     return Norm(norm.epsilon, _array(norm.gamma), _array(norm.beta))
-
-
-def _positions(layer) -> Array:
-    if layer.weights:
-        return _array(layer.positions)[0]
-    return np.asarray(layer._table, np.float64)[0]
 
 
 def _attention(layer) -> Attention:

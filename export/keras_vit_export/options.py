@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+from typing import Any
 
 
 def add_model(parser: argparse.ArgumentParser, kinds: str) -> None:
@@ -45,11 +46,16 @@ def add_seed_and_json(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_path(
+    parser: argparse.ArgumentParser, flag: str, metavar: str, text: str, **more: Any
+) -> None:
+    """An option that is a file or a folder; `more` is of `add_argument`."""
+    parser.add_argument(flag, type=pathlib.Path, metavar=metavar, help=text, **more)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """A file for the figures."""
-    parser.add_argument(
-        "--json", type=pathlib.Path, metavar="FILE", help="write the figures there too"
-    )
+    add_path(parser, "--json", "FILE", "write the figures there too")
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -2,7 +2,13 @@
 
 import pathlib
 
-from keras_vit_export.options import add_images, add_json, add_model, image_size
+from keras_vit_export.options import (
+    add_images,
+    add_json,
+    add_model,
+    add_path,
+    image_size,
+)
 
 
 def add_import(commands) -> None:
@@ -14,9 +20,7 @@ def add_import(commands) -> None:
         type=pathlib.Path,
         help="an .npz or safetensors file, its index, or a folder with one",
     )
-    load.add_argument(
-        "--output", type=pathlib.Path, metavar="KERAS", required=True, help="new file"
-    )
+    add_path(load, "--output", "KERAS", "new file", required=True)
     load.add_argument(
         "--image-size",
         type=image_size,
@@ -65,12 +69,12 @@ def add_export_weights(commands) -> None:
     )
     save.set_defaults(module="published", function="export_weights")
     add_model(save, "a .keras")
-    save.add_argument(
+    add_path(
+        save,
         "--output",
-        type=pathlib.Path,
-        metavar="DIR",
+        "DIR",
+        "new folder for model.safetensors and config.json",
         required=True,
-        help="new folder for model.safetensors and config.json",
     )
     add_json(save)
 
@@ -83,13 +87,7 @@ def add_features(commands) -> None:
     features.set_defaults(module="published")
     add_model(features, "a .keras")
     add_images(features)
-    features.add_argument(
-        "--output",
-        type=pathlib.Path,
-        metavar="NPZ",
-        required=True,
-        help="file to write",
-    )
+    add_path(features, "--output", "NPZ", "file to write", required=True)
     features.add_argument(
         "--kind",
         default="both",

@@ -261,9 +261,10 @@ def _reader(dense: Dense | None, norm: Norm) -> Dense | None:
     """The dense layer that does norm's gamma and beta too."""
     if dense is None or norm.gamma is None:
         return dense
-    return Dense(
-        dense.kernel * norm.gamma[:, None], dense.bias + norm.beta @ dense.kernel
-    )
+    # Where it reads two tokens side by side, each is behind the norm.
+    times = len(dense.kernel) // len(norm.gamma)
+    gamma, beta = np.tile(norm.gamma, times), np.tile(norm.beta, times)
+    return Dense(dense.kernel * gamma[:, None], dense.bias + beta @ dense.kernel)
 
 
 def _readers(layer: FeedForward, norm: Norm) -> FeedForward:
@@ -292,14 +293,9 @@ def fold_branch_norm(branch: Branch) -> Branch:
 
 
 def _fold_head_norm(head: Head) -> Head:
-    if head.norm.gamma is None:
-        return head
     first, *rest = head.layers
-    # Where the head reads two tokens side by side, each is behind the norm.
-    times = len(first.kernel) // len(head.norm.gamma)
-    gamma, beta = np.tile(head.norm.gamma, times), np.tile(head.norm.beta, times)
-    norm = replace(head.norm, gamma=gamma, beta=beta)
-    return replace(head, layers=(_reader(first, norm), *rest), norm=_plain(norm))
+    layers = (_reader(first, head.norm), *rest)
+    return replace(head, layers=layers, norm=_plain(head.norm))
 
 
 def _centred(array: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def _smooth_branch(branch: Branch, x, per_token, weight_bits) -> Branch:
         return snr_db(exact, product)
 
     plain = snr(np.ones(x.shape[1]))
-    scales = [_scale(x, weights, strength) for strength in STRENGTHS]
+    scales = [smoothing_scale(x, weights, strength) for strength in STRENGTHS]
     best = max(scales, key=snr)
     return _apply(branch, best) if snr(best) > plain + LEAST_GAIN_DB else branch
 
@@ -74,7 +74,21 @@ def readers(branch: Branch) -> list[Dense]:
     return [dense for dense in found if dense is not None]
 
 
-def _scale(x, weights, strength) -> np.ndarray:
+def smoothing_scale(
+    x: np.ndarray, weights: np.ndarray, strength: float
+) -> np.ndarray:
+    """s_c = max|x_c|^a / max|W_c|^(1 - a), divided by its geometric mean.
+
+    Args:
+        x: What the weights are multiplied with, `(rows, d)`.
+        weights: `(d, outputs)`.
+        strength: The exponent a, in 0..1.
+
+    Returns:
+        Shape `(d,)`. A factor common to all channels would change nothing.
+
+    Source: https://arxiv.org/abs/2211.10438, equation 4.
+    """
     largest = np.maximum(np.abs(x).max(axis=0), 1e-5)
     rows = np.maximum(np.abs(weights).max(axis=1), 1e-5)
     scale = largest**strength / rows ** (1 - strength)

@@ -1,8 +1,6 @@
 """Options of `train`. Standard library only."""
 
-import pathlib
-
-from keras_vit_export.options import add_dataset, add_json, image_size
+from keras_vit_export.options import add_dataset, add_json, add_path, image_size
 
 
 def add_train(commands) -> None:
@@ -14,13 +12,13 @@ def add_train(commands) -> None:
         help="small (default), scratch_small, deit, augreg, finetune or linear_probe; "
         "the options below change it",
     )
-    train.add_argument(
+    add_path(
+        train,
         "--from",
-        type=pathlib.Path,
-        dest="origin",
-        metavar="KERAS",
-        help="a trained .keras file to start from; its head is made anew if the classes "
+        "KERAS",
+        "a trained .keras file to start from; its head is made anew if the classes "
         "differ",
+        dest="origin",
     )
     train.add_argument(
         "--variant",
@@ -68,11 +66,11 @@ def _add_training(train) -> None:
     train.add_argument(
         "--precision", help="float32 (default) or mixed_bfloat16, of the computations"
     )
-    train.add_argument(
+    add_path(
+        train,
         "--teacher",
-        type=pathlib.Path,
-        metavar="KERAS",
-        help="a .keras file whose answers are learnt too, by a distillation token",
+        "KERAS",
+        "a .keras file whose answers are learnt too, by a distillation token",
     )
     train.add_argument(
         "--distillation",
@@ -97,12 +95,12 @@ def _add_training(train) -> None:
 
 def _add_run(train) -> None:
     """Where the run goes, and on which machines it goes on."""
-    train.add_argument("--output", type=pathlib.Path, metavar="RUN", help="new folder")
-    train.add_argument(
+    add_path(train, "--output", "RUN", "new folder")
+    add_path(
+        train,
         "--resume",
-        type=pathlib.Path,
-        metavar="RUN",
-        help="go on with a run that was interrupted, from its newest checkpoint",
+        "RUN",
+        "go on with a run that was interrupted, from its newest checkpoint",
     )
     train.add_argument(
         "--checkpoint-steps",

@@ -83,10 +83,10 @@ class _FixedPositions(layers.Layer):
 
     def build(self, input_shape):
         _, count, width = input_shape
-        self._table = self.table(count, width)[None]  # (1, n, d)
+        self.positions = self.table(count, width)[None]  # (1, n, d)
 
     def call(self, tokens):
-        return tokens + ops.convert_to_tensor(self._table, tokens.dtype)
+        return tokens + ops.convert_to_tensor(self.positions, tokens.dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

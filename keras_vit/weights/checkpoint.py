@@ -147,13 +147,9 @@ def _shapes(model: keras.Model, own: ViTConfig) -> dict[str, tuple[int, ...]]:
     kernel = shapes["patches/projection/kernel"]
     shapes["patches/projection/kernel"] = (own.patch_size, own.patch_size, *kernel[2:])
     if own.positions == "learned":
-        rows = _num_covered(own) + own.num_patches
+        rows = own.num_prefix_positions + own.num_patches
         shapes["positions/positions"] = (1, rows, own.width)
     return shapes
-
-
-def _num_covered(config: ViTConfig) -> int:
-    return config.num_prefix_tokens if config.positions_cover_prefix else 0
 
 
 def _weights(
@@ -196,7 +192,7 @@ def _resized(
     kernel = resize_patches(weights["patches/projection/kernel"], config.patch_size)
     resized = weights | {"patches/projection/kernel": kernel}
     if own.positions == "learned":
-        table, covered = weights["positions/positions"], _num_covered(own)
+        table, covered = weights["positions/positions"], own.num_prefix_positions
         patches = resize_positions(table[:, covered:], own.grid, config.grid, mode)
         table = np.concatenate([table[:, :covered], patches], axis=1)
         resized["positions/positions"] = table

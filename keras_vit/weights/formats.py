@@ -25,15 +25,15 @@ class Format(NamedTuple):
             is for canonical tensors too.
         classes: Tensors -> number of classes of the head, or `None` without one.
         positions: Name of the positions.
-        tokens: Names of the tokens that may have positions, in their order.
-        registers: Name of the registers, which stand behind those.
+        tokens: Names of the tokens that may have positions, in their order; registers,
+            which stand behind them, are not among them.
         head: Pattern of the names of the head.
-        optional: Pattern of the biases that a file may leave out, all together.
         table: Configuration, and whether there is a head -> each tensor's weights.
         position_mode: All names of the file -> how the format's own code resizes
             positions, one of `POSITION_MODES`.
         preprocessing: Tensors -> the one of `PREPROCESSINGS` that goes without saying,
             or `None`.
+        optional: Pattern of the biases that a file may leave out, all together.
     """
 
     name: str
@@ -45,12 +45,11 @@ class Format(NamedTuple):
     classes: Callable[[Tensors], int | None]
     positions: str
     tokens: tuple[str, ...]
-    registers: str | None
     head: str
-    optional: str
     table: Callable[[ViTConfig, bool], Table]
     position_mode: Callable[[Collection[str]], str]
-    preprocessing: Callable[[Tensors], str | None]
+    preprocessing: Callable[[Tensors], str | None] = lambda tensors: None
+    optional: str = ""
 
     def bare(self, name: str) -> str:
         """A name without what some files put before all names."""

@@ -162,10 +162,8 @@ HUGGING_FACE = Format(
     classes=_classes,
     positions="embeddings.position_embeddings",
     tokens=("embeddings.cls_token", "embeddings.distillation_token"),
-    registers="embeddings.register_tokens",
     head=r"(cls_|distillation_)?classifier\..*",
     optional=r"encoder\.layer\.\d+\.attention\.attention\.(query|key|value)\.bias",
     table=_table,
     position_mode=_position_mode,
-    preprocessing=lambda tensors: None,
 )

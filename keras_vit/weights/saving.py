@@ -13,7 +13,7 @@ from keras_vit.files import new_folder, whole_file, write_json
 from keras_vit.model import config_of
 from keras_vit.weights.contract import our_metadata
 from keras_vit.weights.tensors import SINGLE
-from keras_vit.weights.timm import table
+from keras_vit.weights.timm import TIMM
 
 # timm's own, which its configurations can't change.
 _EPSILON = 1e-6
@@ -45,7 +45,7 @@ def save_timm(model: keras.Model, folder: str | pathlib.Path) -> tuple[str, ...]
     config = dataclasses.replace(config, positions="learned")
     tensors = {
         name: np.ascontiguousarray(layout.write(*(weights[path] for path in paths)))
-        for name, (paths, layout) in table(config).items()
+        for name, (paths, layout) in TIMM.table(config, True).items()
     }
     config = _registers_alone(tensors, config)
     metadata = {"format": "pt", **our_metadata(config)}
@@ -86,7 +86,7 @@ def _check_expressible(config: ViTConfig) -> None:
 def _fixed_positions(model: keras.Model, config: ViTConfig) -> dict[str, np.ndarray]:
     if config.positions == "learned":
         return {}
-    table = model.get_layer("positions")._table
+    table = model.get_layer("positions").positions
     return {"positions/positions": np.asarray(table, "float32")}
 
 

@@ -102,9 +102,10 @@ def describe(
         shown, classes = form.fields(tensors), form.classes(tensors)
         usual = form.preprocessing(tensors)
     notes = contract.read_notes(stored.notes, preprocessing, usual)
-    size = notes.shapes.get("image_size") if source_image_size is None else None
+    if source_image_size is None:
+        source_image_size = notes.shapes.get("image_size")
     with _told_as_damage(path, form):
-        tensors, placed = _placed(form, tensors, shown, size or source_image_size)
+        tensors, placed = _placed(form, tensors, shown, source_image_size)
     shown |= placed
     contract.check_agreement(notes.shapes, {**shown, "num_classes": classes})
     fields = {**shown, **notes.fields, **notes.preprocessing}

@@ -94,8 +94,7 @@ def _position_mode(names: Collection[str]) -> str:
     return "dinov2" if native else "bicubic_antialias"
 
 
-def table(config: ViTConfig, head: bool = True) -> Table:
-    """Every tensor of such a file, and the weights of the model that it holds."""
+def _table(config: ViTConfig, head: bool) -> Table:
     found: Table = {
         "patch_embed.proj.weight": Entry(("patches/projection/kernel",), CONVOLUTION),
         "patch_embed.proj.bias": Entry(("patches/projection/bias",), SAME),
@@ -151,10 +150,8 @@ TIMM = Format(
     classes=_classes,
     positions="pos_embed",
     tokens=("cls_token", "dist_token"),
-    registers="reg_token",
     head=r"head(_dist)?\..*",
     optional=r"blocks\.\d+\.attn\.qkv\.bias",
-    table=table,
+    table=_table,
     position_mode=_position_mode,
-    preprocessing=lambda tensors: None,
 )

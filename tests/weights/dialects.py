@@ -379,3 +379,15 @@ def zipped(path, members: dict[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
+
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+def assert_gives(model, w, size, rng, mean=MEAN, std=STD, bound=1e-5):
+    """The model's logits are the formulas'; the bound is relative to the largest."""
+    shape = (3, *(side * size.patch for side in size.grid), 3)
+    pixels = rng.integers(0, 256, shape).astype("float32")
+    expected = forward(w, size, (pixels / 255.0 - mean) / std)
+    got = np.asarray(model(pixels))
+    assert np.abs(got - expected).max() <= bound * np.abs(expected).max()
