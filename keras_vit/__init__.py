@@ -7,7 +7,7 @@ from keras_vit import layers
 from keras_vit.config import Preprocessing, ViTConfig
 from keras_vit.data import load_data
 from keras_vit.evaluation import Evaluation
-from keras_vit.model import build_vit, config_of, with_head
+from keras_vit.model import build_vit, config_of, with_head, with_rgb_input
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
 from keras_vit.training import TrainingRun, evaluate, train
@@ -28,4 +28,5 @@ __all__ = [
     "load_data",
     "train",
     "with_head",
+    "with_rgb_input",
 ]

@@ -4,9 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
 from keras_vit import layers
 from keras_vit.config import ViTConfig
+
+# Of red, green and blue in luma: what Pillow and MediaPipe make grey of.
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def build_vit(config: ViTConfig) -> keras.Model:
@@ -208,6 +212,37 @@ def with_head(
     for layer in copy.layers:
         if changed == config or not layer.name.startswith("head"):
             layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
+
+
+def with_rgb_input(model: keras.Model) -> keras.Model:
+    """A model of grey images, for colour images: it reads their luma.
+
+    The weights of red, green and blue go into the kernel of the first convolution, so
+    it costs no operation, and an image of equal channels gives the same logits.
+
+    Args:
+        model: Built by `build_vit`, of one channel.
+
+    Raises:
+        ValueError: If another function made the model, or it has other channels.
+
+    Source: ITU-R BT.601, section 2.5.1 (luma).
+    """
+    config = config_of(model)
+    if config.channels != 1:
+        raise ValueError(
+            f"Only a model of one channel reads luma. Received: {config.channels} channels"
+        )
+    changed = dataclasses.replace(
+        config, channels=3, mean=config.mean * 3, std=config.std * 3
+    )
+    copy = build_vit(changed)
+    for layer in copy.layers:
+        weights = model.get_layer(layer.name).get_weights()
+        if layer.name == ("stem" if config.stem else "patches"):
+            weights[0] = weights[0] * np.array(_LUMA)[:, None]
+        layer.set_weights(weights)
     return copy
 
 

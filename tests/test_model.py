@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit import ViTConfig, build_vit, config_of
+from keras_vit import ViTConfig, build_vit, config_of, with_rgb_input
 
 # At 224 pixels and 1000 classes: vision_transformer's `models_test.py`.
 PUBLISHED = {
@@ -228,3 +228,17 @@ def test_config_of_another_model_is_an_error(tiny):
     new_head = keras.layers.Dense(7, name="mine")(vit.get_layer("pool").output)
     with pytest.raises(ValueError, match="ends in 'mine'"):
         config_of(keras.Model(vit.input, new_head))
+
+
+@pytest.mark.parametrize("stem", [(), (4,)])
+def test_a_model_of_grey_images_reads_the_luma_of_colours(tiny, rng, randomize, stem):
+    fields = {"channels": 1, "mean": 0.2, "std": 0.3, "stem": stem}
+    model = randomize(build_vit(tiny(**fields)))
+    colour = with_rgb_input(model)
+    assert config_of(colour) == tiny(**fields | {"channels": 3})
+    image = rng.uniform(0, 255, (2, *colour.input_shape[1:])).astype("float32")
+    luma = image @ np.array([[0.299], [0.587], [0.114]])
+    expected = model.predict(luma, verbose=0)
+    np.testing.assert_allclose(colour.predict(image, verbose=0), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="Received: 3 channels"):
+        with_rgb_input(colour)

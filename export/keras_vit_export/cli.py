@@ -133,6 +133,11 @@ def _add_export(commands) -> None:
         default="auto",
         help="auto (default), or required to refuse a model that can't be rewritten",
     )
+    export.add_argument(
+        "--rgb",
+        action="store_true",
+        help="let a model of one channel take colour images, as MediaPipe gives them",
+    )
     add_json(export)
 
 

@@ -140,10 +140,14 @@ def export(options: argparse.Namespace) -> int:
     """A `.keras` -> a `.tflite` and its reports, or nothing if it lost too much."""
     _check_export(options)
     with quiet():
+        from keras_vit import with_rgb_input
         from keras_vit.files import as_json
         from keras_vit_export import budget, page
+        from keras_vit_export.classifiers import KerasClassifier
         from keras_vit_export.exporter import Exporter
     classifier = open_keras(options.model)
+    if options.rgb:
+        classifier = KerasClassifier(with_rgb_input(classifier.model))
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
         exporter = Exporter(classifier, data, rewrites=options.rewrites)

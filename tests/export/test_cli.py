@@ -1,6 +1,7 @@
 """What the commands do, from photographs to a checked file."""
 
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -8,9 +9,12 @@ import time
 import numpy as np
 import pytest
 from keras_vit_export.cli import main
+from keras_vit_export.runtime import Classifier
 from PIL import Image
 
 from .conftest import complaint, run
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +156,22 @@ def test_benchmark_measures_every_recipe_side_by_side(saved, tmp_path, capfd):
     for name in RECIPES:
         assert f"| {name} |" in shown
         assert name in page.read_text()
+
+
+def test_a_model_of_grey_images_is_exported_for_colour(tmp_path):
+    model, out = str(ROOT / "models/digits.keras"), tmp_path / "m.tflite"
+    arguments = ["--dataset", "digits", "--recipe", "float32", "--rgb"]
+    assert main(["export", model, "--output", str(out), *arguments]) == 0
+    report = json.loads(out.with_name("m.tflite.json").read_text())
+    assert report["agreement"] == 1.0
+    assert report["top1"] == report["keras_top1"]
+    assert Classifier(out).preprocessing["channels"] == 3
+    image = str(ROOT / "models/0-shows-5.png")
+    answers = []
+    for file in (model, str(out)):
+        assert main(["classify", file, image, "--json", str(tmp_path / "j")]) == 0
+        answers.append(json.loads((tmp_path / "j").read_text())[image])
+    assert answers[0] == pytest.approx(answers[1], abs=1e-3)
 
 
 def test_export_without_a_data_set_says_that_accuracy_was_not_measured(
