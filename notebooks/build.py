@@ -21,8 +21,10 @@ from nbclient import NotebookClient
 HERE = pathlib.Path(__file__).parent
 SOLUTIONS = HERE / "solutions"
 ANSWER = re.compile(r".*# solution$")
-# TensorFlow prints these at any log level.
-LOG = re.compile(r"WARNING: All log messages|[IWE]\d{4} |To enable the following")
+# TensorFlow and LiteRT print these at any log level.
+LOG = re.compile(
+    r"WARNING: All log messages|[IWE]\d{4} |To enable the following|INFO: Created TensorFlow"
+)
 # Every lesson reads it: "toy" makes what takes long as small as it can be.
 SIZE = "LESSON_SIZE"
 

@@ -155,7 +155,7 @@ def convert_graph(graph: Graph) -> bytes:
         return {"probabilities": tf.nn.softmax(scores, name="probabilities")}
 
     spec = tf.TensorSpec((1, *graph.image_shape), tf.float32, "image")
-    with tempfile.TemporaryDirectory() as folder, _refusals():
+    with tempfile.TemporaryDirectory() as folder, _conversion():
         traced = tf.function(serve, autograph=False).get_concrete_function(spec)
         # From a folder and not from the function: calibration needs the signature.
         tf.saved_model.save(tf.Module(), folder, signatures={"serve": traced})
@@ -180,7 +180,7 @@ def convert_as_it_is(classifier: KerasClassifier) -> bytes:
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serve", serve, [spec])
-    with tempfile.TemporaryDirectory() as folder, _refusals():
+    with tempfile.TemporaryDirectory() as folder, _conversion():
         archive.write_out(folder, verbose=False)
         return _converter(folder).convert()
 
@@ -193,7 +193,11 @@ def _converter(folder: str) -> tf.lite.TFLiteConverter:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def _conversion() -> Iterator[None]:
+    """Turns what the converter raises into one kind of error, and keeps its log short."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")  # not where its temporary folder is
     try:
         yield
     except Exception as error:  # the converter's errors have no common class
@@ -201,3 +205,5 @@ def _refusals() -> Iterator[None]:
         raise RuntimeError(
             f"TFLite's builtin operations can't express this model. {reason}"
         ) from error
+    finally:
+        logger.setLevel(level)

@@ -74,9 +74,7 @@ def readers(branch: Branch) -> list[Dense]:
     return [dense for dense in found if dense is not None]
 
 
-def smoothing_scale(
-    x: np.ndarray, weights: np.ndarray, strength: float
-) -> np.ndarray:
+def smoothing_scale(x: np.ndarray, weights: np.ndarray, strength: float) -> np.ndarray:
     """s_c = max|x_c|^a / max|W_c|^(1 - a), divided by its geometric mean.
 
     Args:
