@@ -73,13 +73,13 @@ def ask(server, path, method="GET", host="127.0.0.1"):
 def send(server, raw):
     """All that comes back for bytes as they are."""
     answer = b""
-    with socket.create_connection(server.server_address, timeout=5) as connection:
-        # A server may hang up on what is no request.
-        with contextlib.suppress(ConnectionError):
-            connection.sendall(raw)
+    connection = socket.create_connection(server.server_address, timeout=5)
+    with connection, contextlib.suppress(ConnectionError):
+        connection.sendall(raw)
+        with contextlib.suppress(OSError):  # it hung up on what is no request
             connection.shutdown(socket.SHUT_WR)
-            while part := connection.recv(65536):
-                answer += part
+        while part := connection.recv(65536):
+            answer += part
     return answer
 
 
