@@ -50,7 +50,7 @@ Site = dict[str, bytes]
 def web(options: argparse.Namespace) -> int:
     """Serves the page and the models until Ctrl-C."""
     check_writable(options.json)
-    site = page(FOLDER) | models(options.models)
+    site = models(options.models) | page(FOLDER)
     try:
         with listen(site, options.port) as server:
             write_json(options.json, {"address": server.address})

@@ -7,8 +7,8 @@ const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const LOCAL_FILE = [0x50, 0x4b, 3, 4, 20, 0, 0, 0, 0, 0]; // as metadata.py writes it
 const DIRECTORY_END = [0x50, 0x4b, 5, 6];
 
-/** A mistake in a file; the message is for people. */
-export class FileError extends Error {}
+// A mistake in a file; the message is for people.
+class FileError extends Error {}
 
 let runtime = null;
 
@@ -44,7 +44,8 @@ export function readModel(bytes, name) {
   try {
     return { bytes, name, ...readMetadata(bytes) };
   } catch (error) {
-    throw new FileError(`“${name}” is cut off or damaged: its class names can't be read. ${firstLine(error)}`);
+    const reason = error instanceof FileError ? error.message : "";
+    throw new FileError(`“${name}” is cut off or damaged: its class names can't be read. ${reason}`);
   }
 }
 
@@ -130,33 +131,35 @@ function ruleOf({ shape: [, height, width, channels] }, { preprocessing }, name)
 
 // Class names and contract, which are files of a ZIP archive behind the model.
 function readMetadata(bytes) {
-  const files = readStored(bytes);
+  const files = storedFiles(bytes);
+  const text = (name) => files.has(name) ? new TextDecoder("utf-8", { fatal: true }).decode(files.get(name)()) : null;
   return {
-    labels: files.get("labels.txt")?.replace(/\n$/, "").split("\n") ?? [],
-    contract: JSON.parse(files.get("keras_vit.json") ?? "{}"),
+    labels: text("labels.txt")?.replace(/\n$/, "").split("\n") ?? [],
+    contract: JSON.parse(text("keras_vit.json") ?? "{}"),
   };
 }
 
-// Files of an archive at the end of the bytes, uncompressed, as text by name.
-function readStored(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+// Functions to the bytes of an archive's files, by name.
+function storedFiles(bytes) {
   const files = new Map();
   const end = lastIndex(bytes, DIRECTORY_END);
   if (end < 0) {
-    if (lastIndex(bytes, LOCAL_FILE) >= 0) throw new Error("The end is missing.");
+    if (lastIndex(bytes, LOCAL_FILE) >= 0) throw new FileError("The end is missing.");
     return files;
   }
-  const [count, size, start] = [view.getUint16(end + 10, true), view.getUint32(end + 12, true), view.getUint32(end + 16, true)];
-  const shift = end - size - start; // what stands before an archive that counts from its own start
-  for (let entry = end - size, i = 0; i < count; i++) {
-    const [nameLength, extra, comment] = [28, 30, 32].map((at) => view.getUint16(entry + at, true));
-    const length = view.getUint32(entry + 24, true);
-    const name = ascii(bytes, entry + 46, nameLength);
-    if (view.getUint16(entry + 10, true) !== 0) throw new Error(`${name} is compressed.`);
-    const local = view.getUint32(entry + 42, true) + shift;
-    const content = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
-    files.set(name, new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(content, content + length)));
-    entry += 46 + nameLength + extra + comment;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const [half, whole] = [(at) => view.getUint16(at, true), (at) => view.getUint32(at, true)];
+  let entry = end - whole(end + 12);
+  const shift = entry - whole(end + 16); // of an archive that counts from its own start
+  for (let left = half(end + 10); left > 0; left--) {
+    const [method, length, local] = [half(entry + 10), whole(entry + 24), whole(entry + 42) + shift];
+    const name = ascii(bytes, entry + 46, half(entry + 28));
+    files.set(name, () => {
+      if (method !== 0) throw new FileError(`${name} is compressed.`);
+      const start = local + 30 + half(local + 26) + half(local + 28);
+      return bytes.subarray(start, start + length);
+    });
+    entry += 46 + half(entry + 28) + half(entry + 30) + half(entry + 32);
   }
   return files;
 }

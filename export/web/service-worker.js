@@ -2,7 +2,8 @@
 // so what is kept is never older than what it offers.
 
 const CACHE = "keras_vit";
-const SHELL = ["./", "style.css", "app.js", "model.js", "pixels.js"];
+// What the page loads before it waits for this worker.
+const SHELL = ["./", "style.css", "app.js", "pixels.js"];
 
 self.addEventListener("install", (event) => {
   event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(SHELL)).then(() => self.skipWaiting()));

@@ -16,6 +16,7 @@ import threading
 
 import pytest
 from keras_vit_export import serving
+from keras_vit_export.cli import main
 
 from .conftest import complaint
 
@@ -222,6 +223,18 @@ def test_it_serves_until_it_is_interrupted_and_loads_nothing_heavy(folder, tmp_p
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=20)
     assert (process.returncode, rest.strip(), errors) == (0, "", "")
+
+
+def test_the_address_is_written_for_machines(folder, tmp_path, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "FOLDER", folder)
+    monkeypatch.setattr(serving.Server, "serve_forever", interrupted)
+    out = tmp_path / "address.json"
+    assert main(["web", "--port", "0", "--json", str(out)]) == 0
+    address = json.loads(out.read_text())["address"]
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", address)
 
 
 def test_a_model_that_will_not_do_is_one_line(folder, tmp_path, capfd, monkeypatch):
