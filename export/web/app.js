@@ -169,10 +169,11 @@ function view(element) {
 }
 
 async function show() {
+  const pixels = classifier.fit(image.pixels);
   const times = [];
   let answer;
   for (let spent = 0; times.length < RUNS && spent < RUNS_MS; spent += answer.milliseconds) {
-    answer = await classifier.classify(image.pixels);
+    answer = await classifier.run(pixels);
     times.push(answer.milliseconds);
   }
   answer.milliseconds = times.sort((a, b) => a - b)[times.length >> 1];
@@ -205,7 +206,7 @@ async function askForCamera() {
   say("Asking for the camera");
   try {
     const opened = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-    inTurn(() => startCamera(opened));
+    await inTurn(() => startCamera(opened));
   } catch (error) {
     const refused = error.name === "NotAllowedError";
     complain(new Error(
@@ -219,10 +220,10 @@ async function askForCamera() {
 
 async function startCamera(opened) {
   stream = opened;
+  if (!classifier) return stopCamera(); // the model went while the user was asked
   video.srcObject = stream;
   await video.play();
   clear();
-  camera.setAttribute("aria-pressed", "true");
   camera.textContent = "Stop the camera";
   view(video);
   await watch();
@@ -231,7 +232,8 @@ async function startCamera(opened) {
 async function watch() {
   if (!stream) return;
   try {
-    draw(await classifier.classify(readPixels(video, video.videoWidth, video.videoHeight)), "Camera");
+    const frame = readPixels(video, video.videoWidth, video.videoHeight);
+    draw(await classifier.run(classifier.fit(frame)), "Camera");
   } catch (error) {
     stopCamera();
     throw error;
@@ -244,7 +246,6 @@ function stopCamera() {
   for (const track of stream.getTracks()) track.stop();
   stream = null;
   video.srcObject = null;
-  camera.setAttribute("aria-pressed", "false");
   camera.textContent = "Use the camera";
   clear();
   say("The camera is off.");

@@ -6,6 +6,7 @@ import { fitImage } from "./pixels.js";
 const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const LOCAL_FILE = [0x50, 0x4b, 3, 4, 20, 0, 0, 0, 0, 0]; // as metadata.py writes it
 const DIRECTORY_END = [0x50, 0x4b, 5, 6];
+const DIRECTORY_END_REACH = 22 + 65535; // bytes before the end: itself and a comment
 
 // A mistake in a file; the message is for people.
 class FileError extends Error {}
@@ -61,8 +62,8 @@ export class Classifier {
         cpuOptions: { numThreads: Math.min(navigator.hardwareConcurrency, 4) },
       });
       const classifier = new Classifier(compiled, bytes, labels, contract, name);
-      const [, height, width] = classifier.input.shape;
-      await classifier.classify(new ImageData(width, height)); // the first run is slower
+      const size = classifier.input.shape.reduce((product, side) => product * side);
+      await classifier.run(new Uint8Array(size)); // the first is slower
       return classifier;
     } catch (error) {
       if (error instanceof WebAssembly.RuntimeError) dropRuntime();
@@ -81,9 +82,13 @@ export class Classifier {
     this.quantization = this.output.dtype === "uint8" ? outputQuantization(bytes) : { scale: 1, zeroPoint: 0 };
   }
 
-  /** Probabilities of the classes for RGBA pixels, and the milliseconds of the model. */
-  async classify(image) {
-    const pixels = fitImage(image, this.rule);
+  /** RGBA pixels -> those that the model takes. */
+  fit(image) {
+    return fitImage(image, this.rule);
+  }
+
+  /** Probabilities of the classes for pixels that fit, and the milliseconds it took. */
+  async run(pixels) {
     const typed = this.input.dtype === "uint8" ? Uint8Array.from(pixels) : Float32Array.from(pixels);
     const start = performance.now();
     const input = new Tensor(typed, [...this.input.shape]);
@@ -143,7 +148,7 @@ function readMetadata(bytes) {
 function storedFiles(bytes) {
   const files = new Map();
   const end = lastIndex(bytes, DIRECTORY_END);
-  if (end < 0) {
+  if (end < Math.max(0, bytes.length - DIRECTORY_END_REACH)) {
     if (lastIndex(bytes, LOCAL_FILE) >= 0) throw new FileError("The end is missing.");
     return files;
   }

@@ -24,8 +24,7 @@ export async function openImage(file) {
     colorSpaceConversion: "none", // Pillow leaves colour profiles alone
   });
   const image = readPixels(bitmap, bitmap.width, bitmap.height);
-  const translucent = image.data.some((value, index) => index % 4 === 3 && value < 255);
-  if (translucent) readStraight(bitmap, image.data);
+  if (isTranslucent(image.data)) readStraight(bitmap, image.data);
   bitmap.close();
   return image;
 }
@@ -36,6 +35,11 @@ export function readPixels(source, width, height) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(source, 0, 0);
   return context.getImageData(0, 0, width, height);
+}
+
+function isTranslucent(rgba) {
+  for (let at = 3; at < rgba.length; at += 4) if (rgba[at] < 255) return true;
+  return false;
 }
 
 // A 2D canvas multiplies colours by alpha and so forgets those of transparent pixels;
@@ -81,8 +85,11 @@ export function fitImage(image, { image_size: [height, width], channels, resize,
 
 // ITU-R 601-2 luma in 16-bit fixed point.
 function grey(rgba) {
-  return Uint8Array.from({ length: rgba.length / 4 }, (_, i) =>
-    (rgba[4 * i] * 19595 + rgba[4 * i + 1] * 38470 + rgba[4 * i + 2] * 7471 + 0x8000) >> 16);
+  const luma = new Uint8Array(rgba.length / 4);
+  for (let from = 0, to = 0; from < rgba.length; from += 4) {
+    luma[to++] = (rgba[from] * 19595 + rgba[from + 1] * 38470 + rgba[from + 2] * 7471 + 0x8000) >> 16;
+  }
+  return luma;
 }
 
 function colours(rgba) {
@@ -103,7 +110,7 @@ function taps(length, from, to, size, interpolation) {
     return Array.from({ length: size }, () => {
       const first = Math.trunc(middle);
       middle += scale;
-      return { first, weights: [1 << WEIGHT_BITS] };
+      return { first, weights: Int32Array.of(1 << WEIGHT_BITS) };
     });
   }
   const filter = FILTERS[interpolation];
@@ -115,7 +122,7 @@ function taps(length, from, to, size, interpolation) {
     const weights = Array.from({ length: end - first }, (_, k) =>
       filter.weight((first + k - middle + 0.5) * (1 / stretch)));
     const sum = weights.reduce((total, weight) => total + weight, 0);
-    return { first, weights: weights.map((weight) => fixed(weight / sum)) };
+    return { first, weights: Int32Array.from(weights, (weight) => fixed(weight / sum)) };
   });
 }
 
@@ -132,10 +139,7 @@ function resample(pixels, outer, length, inner, tapsOf) {
       for (let i = 0; i < inner; i++) {
         let sum = 1 << (WEIGHT_BITS - 1);
         let from = (o * length + first) * inner + i;
-        for (const weight of weights) {
-          sum += pixels[from] * weight;
-          from += inner;
-        }
+        for (let k = 0; k < weights.length; k++, from += inner) sum += pixels[from] * weights[k];
         result[to++] = sum >> WEIGHT_BITS;
       }
     }
