@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint box clean
+.PHONY: help demo test test-long test-devices lint box clean
 
 help:
 	@echo "make demo       train, export and check a model on the bundled digits"
 	@echo "make test       every test of a few seconds, and the linter"
 	@echo "make test-long  the tests that take longer"
+	@echo "make test-devices  the tests in a browser (chromium, chromium-driver, npm)"
 	@echo "make box        train and export the model in models/ anew"
 	@echo "make clean      remove the environment and caches"
 
@@ -16,10 +17,13 @@ demo: .venv/installed
 	@$(BIN)/keras-vit demo
 
 test: .venv/installed-test lint
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not devices"
 
 test-long: .venv/installed-test
 	@$(BIN)/python -m pytest -m long
+
+test-devices: .venv/installed-devices export/web/node_modules/.package-lock.json
+	@$(BIN)/python -m pytest -m devices
 
 lint: .venv/installed-test
 	@$(BIN)/ruff check .
@@ -45,3 +49,10 @@ clean:
 .venv/installed-test: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
+
+.venv/installed-devices: .venv/installed-test
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[devices]'
+	@touch $@
+
+export/web/node_modules/.package-lock.json: export/web/package-lock.json
+	@npm ci --prefix export/web

@@ -95,7 +95,9 @@ def fit_image(
         kept_width, kept_height = image.width * crop, image.height * crop
         if resize == "crop":
             scale = min(kept_width / width, kept_height / height)
-            kept_width, kept_height = width * scale, height * scale
+            # Rounding must not make them larger than the image.
+            kept_width = min(width * scale, kept_width)
+            kept_height = min(height * scale, kept_height)
         left = (image.width - kept_width) / 2
         top = (image.height - kept_height) / 2
         box = (left, top, left + kept_width, top + kept_height)

@@ -71,6 +71,7 @@ RANKS = [
         "keras_vit_export.commands",
         "keras_vit_export.explaining",
         "keras_vit_export.published",
+        "keras_vit_export.serving",
     },
     {"keras_vit_export.options"},
     {"keras_vit_export.training_options", "keras_vit_export.published_options"},

@@ -26,6 +26,13 @@ def test_crop_keeps_proportions_and_the_middle():
     assert fit_array(image, rule | {"resize": "stretch"}).min() == 0
 
 
+@pytest.mark.parametrize(("width", "height"), [(233, 232), (450, 331), (331, 450)])
+def test_crop_takes_images_of_which_rounding_would_take_too_much(width, height):
+    image = Image.new("L", (width, height), 7)
+    for size in ((224, 224), (160, 224), (224, 160)):
+        assert (fit_image(image, size, 1, resize="crop") == 7).all()
+
+
 def test_crop_part_is_of_each_side_around_the_middle(noise):
     even = noise.crop((0, 0, 40, 28))
     got = fit_image(even, (14, 20), 3, interpolation="nearest", crop=0.5)

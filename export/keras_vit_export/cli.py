@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add_import(commands)
     add_export_weights(commands)
     add_features(commands)
+    _add_web(commands)
     # Where a command's function is, and its name where that is not the command's.
     parser.set_defaults(module="commands", function=None)
     return parser
@@ -179,6 +180,25 @@ def _add_explain(commands) -> None:
         "picture of how alike the positions are, to write",
     )
     add_json(explain)
+
+
+def _add_web(commands) -> None:
+    web = commands.add_parser("web", help="a page that runs models in a browser")
+    web.set_defaults(module="serving")
+    web.add_argument(
+        "models",
+        type=pathlib.Path,
+        nargs="*",
+        metavar="TFLITE",
+        help=".tflite files to choose from (default: the page asks for one)",
+    )
+    web.add_argument(
+        "--port",
+        type=int,
+        help="of 127.0.0.1; 0 for any that is free (default: the first free one from "
+        "8000 on)",
+    )
+    add_json(web)
 
 
 if __name__ == "__main__":

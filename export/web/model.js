@@ -1,0 +1,209 @@
+// A .tflite -> a classifier with class names and preprocessing: runtime.py once more.
+
+import { loadAndCompile, loadLiteRt, supportsFeature, Tensor, unloadLiteRt } from "@litertjs/core";
+import { fitImage } from "./pixels.js";
+
+const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
+const LOCAL_FILE = [0x50, 0x4b, 3, 4, 20, 0, 0, 0, 0, 0]; // as metadata.py writes it
+const DIRECTORY_END = [0x50, 0x4b, 5, 6];
+const DIRECTORY_END_REACH = 22 + 65535; // bytes before the end: itself and a comment
+
+// A mistake in a file; the message is for people.
+class FileError extends Error {}
+
+let runtime = null;
+
+/** LiteRT.js, loaded once; with threads where the browser has them. */
+export function startRuntime() {
+  runtime ??= loadRuntime();
+  runtime.catch(() => (runtime = null)); // the next call tries again
+  return runtime;
+}
+
+async function loadRuntime() {
+  const features = await Promise.all(["threads", "relaxedSimd"].map(supportsFeature));
+  return loadLiteRt(WASM, { threads: self.crossOriginIsolated && features.every(Boolean) });
+}
+
+// After a crash its memory is in an unknown state.
+function dropRuntime() {
+  runtime = null;
+  try {
+    unloadLiteRt();
+  } catch (error) {
+    console.warn(error);
+  }
+}
+
+/**
+ * What can be known of a model without running it: `{ bytes, name, labels, contract }`.
+ *
+ * Throws a FileError if the bytes are no TFLite model, or were cut off behind it.
+ */
+export function readModel(bytes, name) {
+  if (ascii(bytes, 4, 4) !== "TFL3") throw new FileError(`“${name}” is no TFLite model.`);
+  try {
+    return { bytes, name, ...readMetadata(bytes) };
+  } catch (error) {
+    const reason = error instanceof FileError ? error.message : "";
+    throw new FileError(`“${name}” is cut off or damaged: its class names can't be read. ${reason}`);
+  }
+}
+
+export class Classifier {
+  /** Prepares a model that was read. Throws a FileError if it is no image classifier. */
+  static async open({ bytes, name, labels, contract }) {
+    await startRuntime();
+    let compiled;
+    try {
+      compiled = await loadAndCompile(bytes, {
+        accelerator: "wasm",
+        // More only wake a phone's slow cores.
+        cpuOptions: { numThreads: Math.min(navigator.hardwareConcurrency, 4) },
+      });
+      const classifier = new Classifier(compiled, bytes, labels, contract, name);
+      const size = classifier.input.shape.reduce((product, side) => product * side);
+      await classifier.run(new Uint8Array(size)); // the first is slower
+      return classifier;
+    } catch (error) {
+      if (error instanceof WebAssembly.RuntimeError) dropRuntime();
+      else compiled?.delete();
+      if (error instanceof FileError) throw error;
+      throw new FileError(`“${name}” is cut off, or LiteRT.js can't run it. ${firstLine(error)}`);
+    }
+  }
+
+  constructor(compiled, bytes, labels, contract, name) {
+    this.compiled = compiled;
+    [this.input, this.output] = tensorsOf(compiled, name);
+    this.rule = ruleOf(this.input, contract, name);
+    const count = this.output.shape[1];
+    this.labels = labels.length === count ? labels : Array.from({ length: count }, (_, i) => `class ${i}`);
+    this.quantization = this.output.dtype === "uint8" ? outputQuantization(bytes) : { scale: 1, zeroPoint: 0 };
+  }
+
+  /** RGBA pixels -> those that the model takes. */
+  fit(image) {
+    return fitImage(image, this.rule);
+  }
+
+  /** Probabilities of the classes for pixels that fit, and the milliseconds it took. */
+  async run(pixels) {
+    const typed = this.input.dtype === "uint8" ? Uint8Array.from(pixels) : Float32Array.from(pixels);
+    const start = performance.now();
+    const input = new Tensor(typed, [...this.input.shape]);
+    const [output] = await this.compiled.run(input);
+    const row = Array.from(output.toTypedArray());
+    const milliseconds = performance.now() - start;
+    input.delete();
+    output.delete();
+    const { scale, zeroPoint } = this.quantization;
+    return { probabilities: row.map((value) => (value - zeroPoint) * scale), milliseconds };
+  }
+
+  /** Frees the model's memory. */
+  delete() {
+    this.compiled.delete();
+  }
+}
+
+function tensorsOf(compiled, name) {
+  const [inputs, outputs] = [compiled.getInputDetails(), compiled.getOutputDetails()];
+  const shapes = [...inputs, ...outputs].map(({ dtype, shape }) => `${dtype} (${[...shape].join(", ")})`);
+  const fits = inputs.length === 1 && outputs.length === 1
+    && inputs[0].shape.length === 4 && outputs[0].shape.length === 2
+    && inputs[0].shape[0] === 1 && [1, 3].includes(inputs[0].shape[3])
+    && [inputs[0], outputs[0]].every(({ dtype }) => ["float32", "uint8"].includes(dtype));
+  if (!fits) {
+    throw new FileError(
+      `“${name}” is no image classifier: one image (1, height, width, 1 or 3) of float32 or ` +
+      `uint8 in, one row (1, classes) of the same out. Received: ${shapes.join(", ")}`);
+  }
+  return [inputs[0], outputs[0]];
+}
+
+// How an image is fitted: as the file says, where it does.
+function ruleOf({ shape: [, height, width, channels] }, { preprocessing }, name) {
+  const shape = { image_size: [height, width], channels };
+  const rule = { ...shape, resize: "stretch", interpolation: "bilinear", crop: 1, ...preprocessing };
+  const fits = String(rule.image_size) === String(shape.image_size) && rule.channels === channels
+    && ["stretch", "crop"].includes(rule.resize)
+    && ["nearest", "bilinear", "bicubic"].includes(rule.interpolation)
+    && rule.crop > 0 && rule.crop <= 1;
+  if (fits) return rule;
+  throw new FileError(`“${name}” asks for images that it can't take: ${JSON.stringify(preprocessing)}`);
+}
+
+// Class names and contract, which are files of a ZIP archive behind the model.
+function readMetadata(bytes) {
+  const files = storedFiles(bytes);
+  const text = (name) => files.has(name) ? new TextDecoder("utf-8", { fatal: true }).decode(files.get(name)()) : null;
+  return {
+    labels: text("labels.txt")?.replace(/\n$/, "").split("\n") ?? [],
+    contract: JSON.parse(text("keras_vit.json") ?? "{}"),
+  };
+}
+
+// Functions to the bytes of an archive's files, by name.
+function storedFiles(bytes) {
+  const files = new Map();
+  const end = lastIndex(bytes, DIRECTORY_END);
+  if (end < Math.max(0, bytes.length - DIRECTORY_END_REACH)) {
+    if (lastIndex(bytes, LOCAL_FILE) >= 0) throw new FileError("The end is missing.");
+    return files;
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const [half, whole] = [(at) => view.getUint16(at, true), (at) => view.getUint32(at, true)];
+  let entry = end - whole(end + 12);
+  const shift = entry - whole(end + 16); // of an archive that counts from its own start
+  for (let left = half(end + 10); left > 0; left--) {
+    const [method, length, local] = [half(entry + 10), whole(entry + 24), whole(entry + 42) + shift];
+    const name = ascii(bytes, entry + 46, half(entry + 28));
+    files.set(name, () => {
+      if (method !== 0) throw new FileError(`${name} is compressed.`);
+      const start = local + 30 + half(local + 26) + half(local + 28);
+      return bytes.subarray(start, start + length);
+    });
+    entry += 46 + half(entry + 28) + half(entry + 30) + half(entry + 32);
+  }
+  return files;
+}
+
+function lastIndex(bytes, pattern) {
+  for (let end = bytes.length; end > 0; ) {
+    const at = bytes.subarray(0, end).lastIndexOf(pattern[0]);
+    if (pattern.every((value, i) => bytes[at + i] === value)) return at;
+    end = at;
+  }
+  return -1;
+}
+
+// LiteRT.js doesn't tell scales, so the first output's is read from the flatbuffer:
+// numbers below are places of fields in the tables of TFLite's schema.
+function outputQuantization(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const follow = (at) => at + view.getUint32(at, true);
+  const field = (table, index) => {
+    const fields = table - view.getInt32(table, true);
+    const place = 4 + 2 * index;
+    const offset = place < view.getUint16(fields, true) ? view.getUint16(fields + place, true) : 0;
+    return offset ? follow(table + offset) : null;
+  };
+  const item = (vector, index) => follow(vector + 4 + 4 * index);
+  const graph = item(field(follow(0), 2), 0); // Model.subgraphs
+  const output = view.getInt32(field(graph, 2) + 4, true); // SubGraph.outputs
+  const quantization = field(item(field(graph, 0), output), 4); // Tensor.quantization
+  const [scales, zeroPoints] = quantization ? [field(quantization, 2), field(quantization, 3)] : [];
+  return {
+    scale: scales ? view.getFloat32(scales + 4, true) : 1,
+    zeroPoint: zeroPoints ? Number(view.getBigInt64(zeroPoints + 4, true)) : 0,
+  };
+}
+
+function ascii(bytes, start, length) {
+  return String.fromCharCode(...bytes.subarray(start, start + length));
+}
+
+function firstLine(error) {
+  return String(error?.message ?? error).split("\n")[0].slice(0, 200);
+}

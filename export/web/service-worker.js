@@ -1,0 +1,31 @@
+// Keeps what the page has loaded, for times without its server. The server comes first,
+// so what is kept is never older than what it offers.
+
+const CACHE = "keras_vit";
+// What the page loads before it waits for this worker.
+const SHELL = ["./", "style.css", "app.js", "pixels.js"];
+
+self.addEventListener("install", (event) => {
+  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(SHELL)).then(() => self.skipWaiting()));
+});
+
+self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
+
+self.addEventListener("fetch", (event) => {
+  const { method, url } = event.request;
+  if (method === "GET" && new URL(url).origin === self.location.origin) event.respondWith(answer(event));
+});
+
+async function answer(event) {
+  const cache = await caches.open(CACHE);
+  try {
+    const response = await fetch(event.request);
+    // What is cut off on its way is not kept: then `put` fails.
+    if (response.ok) event.waitUntil(cache.put(event.request, response.clone()).catch(() => {}));
+    return response;
+  } catch (error) {
+    const kept = await cache.match(event.request);
+    if (kept) return kept;
+    throw error;
+  }
+}
