@@ -44,7 +44,11 @@ RANKS = [
         "keras_vit_export.packing",
         "keras_vit_export.terminal",
     },
-    {"keras_vit_export.activations", "keras_vit_export.runtime"},
+    {
+        "keras_vit_export.activations",
+        "keras_vit_export.description",
+        "keras_vit_export.runtime",
+    },
     {"keras_vit_export.classifiers", "keras_vit_export.graph"},
     {
         "keras_vit_export.forward",

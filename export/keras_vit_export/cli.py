@@ -135,6 +135,11 @@ def _add_export(commands) -> None:
         help="auto (default), or required to refuse a model that can't be rewritten",
     )
     export.add_argument(
+        "--compat",
+        metavar="VERSION",
+        help="2.14: a file that tflite-runtime 2.14 (2023) computes rightly too",
+    )
+    export.add_argument(
         "--rgb",
         action="store_true",
         help="let a model of one channel take colour images, as MediaPipe gives them",

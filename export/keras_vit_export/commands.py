@@ -150,7 +150,7 @@ def export(options: argparse.Namespace) -> int:
         classifier = KerasClassifier(with_rgb_input(classifier.model))
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
-        exporter = Exporter(classifier, data, rewrites=options.rewrites)
+        exporter = Exporter(classifier, data, options.rewrites, options.compat)
     made, trials = _made(exporter, options)
     if trials:
         print("\n" + budget.table(trials) + "\n")

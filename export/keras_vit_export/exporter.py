@@ -22,11 +22,18 @@ from keras_vit_export.convert import (
     convert_graph,
     read_origin,
 )
+from keras_vit_export.description import describe
 from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
 from keras_vit_export.inspection import read_operations
 from keras_vit_export.quantization import protect, quantize, skipped
-from keras_vit_export.recipes import DEFAULT_RECIPE, RECIPES, Recipe
+from keras_vit_export.recipes import (
+    DEFAULT_RECIPE,
+    OLD_RUNTIME,
+    RECIPES,
+    Recipe,
+    for_old_runtime,
+)
 from keras_vit_export.report import Report, measure
 from keras_vit_export.rewrites import REWRITES, rewrite
 from keras_vit_export.runtime import Classifier
@@ -116,6 +123,7 @@ class Exporter:
         model: The Keras model, or a classifier made of it.
         images: As in `export`.
         rewrites: As in `export`.
+        compat: `"2.14"` for files that TFLite 2.14 computes rightly too, or `None`.
 
     Raises:
         ValueError: If the model or the images are not what `export` takes.
@@ -126,7 +134,11 @@ class Exporter:
         model: keras.Model | KerasClassifier,
         images: Images = None,
         rewrites: str = "auto",
+        compat: str | None = None,
     ):
+        if compat is not None:
+            check_choice("compat", compat, [OLD_RUNTIME])
+        self._compat = compat
         self.origin: Origin = read_origin(model, rewrites)
         self.splits = find_splits(images)
         self._check_images()
@@ -149,7 +161,7 @@ class Exporter:
             RuntimeError: As `export`.
         """
         check_choice("recipe", name, RECIPES)
-        recipe = RECIPES[name]
+        recipe = self._recipe(name)
         if not recipe.calibrated:
             float_model = self._float_model(recipe.without)
             return Export(quantize(float_model, recipe), recipe, float_model)
@@ -158,6 +170,10 @@ class Exporter:
                 f"Recipe {name!r} needs images to measure the ranges of activations on."
             )
         return self._calibrated(recipe)
+
+    def _recipe(self, name: str) -> Recipe:
+        recipe = RECIPES[name]
+        return for_old_runtime(recipe) if self._compat else recipe
 
     def convert_all(self) -> tuple[dict[str, Export], dict[str, str]]:
         """Files of all recipes, and why others can't be had, both by recipe."""
@@ -255,7 +271,7 @@ class Exporter:
 
     def protect(self, made: Export, scopes: Sequence[str]) -> Export:
         """The file with these layers in higher precision, and no others."""
-        recipe = protect(RECIPES[made.recipe.name], scopes)
+        recipe = protect(self._recipe(made.recipe.name), scopes)
         content = self._quantized(made.float_model, recipe, made.method)
         return dataclasses.replace(
             made, content=content, recipe=recipe, protected=tuple(scopes)
@@ -289,7 +305,9 @@ class Exporter:
                 for figure in ("recipe", "top1", "agreement", "images")
             }
             contract = {"preprocessing": reference.preprocessing, **figures}
-            files[name] = metadata.attach(made.content, reference.class_names, contract)
+            names = reference.class_names
+            content = describe(made.content, labelled=bool(names))
+            files[name] = metadata.attach(content, names, contract)
             reports[name] = dataclasses.replace(
                 reports[name], size_bytes=len(files[name]), **self._history(made)
             )

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import io
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,7 +54,7 @@ def quantize(
         name: {"min": np.array(low), "max": np.array(high)}
         for name, (low, high) in (ranges or {}).items()
     }
-    with contextlib.redirect_stderr(io.StringIO()):  # a bar of its own
+    with _silence():
         if any(rule.algorithm == GPTQ for rule in recipe.rules):
             calibrated = quantizer.calibrate(
                 _examples(float_model, images), num_threads=2
@@ -64,6 +65,19 @@ def quantize(
     model = pack(read_graph(bytes(result.quantized_model)))
     _check(model, recipe)
     return model
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without litert-quantizer's own bar, and its word that a rule replaces another."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _examples(float_model: bytes, images: np.ndarray) -> dict[str, list]:

@@ -29,6 +29,7 @@ class Rule:
             weights are integers ("dynamic").
         unsigned: Whether activations are unsigned.
         block: Weights that share a scale along the input; 0 means all of an output's.
+        one_scale: Whether all weights share one scale instead.
         algorithm: litert-quantizer's name.
     """
 
@@ -38,6 +39,7 @@ class Rule:
     activations: int | None = None
     unsigned: bool = False
     block: int = 0
+    one_scale: bool = False
     algorithm: str = MIN_MAX
 
     def as_litert(self) -> dict[str, Any]:
@@ -54,9 +56,7 @@ class Rule:
             "weight_tensor_config": {
                 "num_bits": self.weights,
                 "symmetric": True,
-                "granularity": f"BLOCKWISE_{self.block}"
-                if self.block
-                else "CHANNELWISE",
+                "granularity": self._granularity,
                 "dtype": "FLOAT" if casts else "INT",
             },
             "compute_precision": "FLOAT" if casts else "INTEGER",
@@ -71,6 +71,12 @@ class Rule:
                 "dtype": "UINT" if self.unsigned else "INT",
             }
         return rule | {"op_config": config}
+
+    @property
+    def _granularity(self) -> str:
+        if self.one_scale:
+            return "TENSORWISE"
+        return f"BLOCKWISE_{self.block}" if self.block else "CHANNELWISE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,3 +222,42 @@ RECIPES: dict[str, Recipe] = {
 }
 
 DEFAULT_RECIPE = "dynamic_int8"
+
+# TFLite 2.14 (2023), the last release of `tflite_runtime`, which phones still have.
+OLD_RUNTIME = "2.14"
+# It knows no operations of 16-bit integers that norms need, and ends the process at
+# weights of 4 bits.
+_NEWER = ("full_int8", "int16x8", "int4")
+
+
+def for_old_runtime(recipe: Recipe) -> Recipe:
+    """The recipe as TFLite 2.14 computes it rightly.
+
+    Where floats meet dense weights of 8 bits it reads the first scale alone, and says
+    nothing: with a scale for each output all answers are alike.
+
+    Raises:
+        RuntimeError: If it has no such operations at all.
+    """
+    if recipe.name in _NEWER:
+        raise RuntimeError(
+            f"Recipe {recipe.name!r} needs a runtime newer than {OLD_RUNTIME}; "
+            f"{', '.join(name for name in RECIPES if name not in _NEWER)} do not."
+        )
+    return dataclasses.replace(
+        recipe,
+        rules=_with_one_scale(recipe.rules),
+        protected=_with_one_scale(recipe.protected),
+    )
+
+
+def _with_one_scale(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    dense = "FULLY_CONNECTED"
+    more = [
+        dataclasses.replace(rule, operation=dense, one_scale=True)
+        for rule in rules
+        if rule.operation in ("*", dense)
+        and rule.algorithm == MIN_MAX
+        and rule.activations is None
+    ]
+    return (*rules, *more)

@@ -10,6 +10,7 @@ from keras_vit_export import Classifier
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.inspection import (
     operations,
+    read_graph,
     read_operations,
     tensor_types,
     weight_types,
@@ -212,3 +213,38 @@ def test_the_report_counts_what_the_file_answers(everything, images):
     assert report.top1 == pytest.approx(np.mean(right))
     assert (report.images, report.size_bytes) == (16, len(files["float16"]))
     assert classifier.contract["top1"] == report.top1
+
+
+def scales_of_dense_weights(content):
+    """Number of scales of each dense layer's 8-bit weights, by type of its output."""
+    graph = read_graph(content)
+    tensors = graph.subgraphs[0].tensors
+    return {
+        (tensors[it.outputs[0]].type, len(tensors[it.inputs[1]].quantization.scale))
+        for name, it in zip(
+            (it.kind for it in read_operations(content)),
+            graph.subgraphs[0].operators,
+            strict=True,
+        )
+        if name == "FULLY_CONNECTED"
+    }
+
+
+def test_old_runtimes_get_one_scale_where_floats_meet_bytes(model, images):
+    exporter = Exporter(model, images, compat="2.14")
+    floats, integers = 0, 9  # TensorType's FLOAT32 and INT8
+    for name in ("dynamic_int8", "fast_int8"):
+        content = exporter.convert(name).content
+        assert scales_of_dense_weights(content) == {(floats, 1)}
+    scales = scales_of_dense_weights(exporter.convert("static_int8").content)
+    assert {kind for kind, _ in scales} == {integers}
+    assert max(count for _, count in scales) > 1, "integers may have many scales"
+    made, refused = exporter.convert_all()
+    assert refused.keys() == {"full_int8", "int16x8", "int4"}
+    assert "newer than 2.14" in refused["int4"]
+    assert made.keys() == RECIPES.keys() - refused.keys()
+
+
+def test_another_version_is_refused(model):
+    with pytest.raises(ValueError, match=r"compat must be one of 2\.14"):
+        Exporter(model, compat="2.13")
