@@ -180,7 +180,7 @@ class Classifier:
                 `map(classifier.read, paths)` holds one at a time.
 
         Raises:
-            ValueError: If an image has another shape.
+            ValueError: If an image has another shape, or the model can't be run.
         """
         rows = [self._run(image) for image in images]
         return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), "f4")
@@ -218,7 +218,11 @@ class Classifier:
         pixels = np.asarray(image, self._input["dtype"])[None]
         with self._turn:
             self._interpreter.set_tensor(self._input["index"], pixels)
-            self._interpreter.invoke()
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:  # damage that no digest could tell
+                reason = " ".join(str(error).split())[:200]
+                raise ValueError(f"The model can't be run. {reason}") from error
             row = self._interpreter.get_tensor(self._output["index"])[0]
         scale, zero_point = self._output["quantization"]
         if not scale:
