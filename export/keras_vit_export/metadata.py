@@ -49,13 +49,16 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
 
     Raises:
         DamagedError: If its contract has the digest of another flatbuffer.
-        ValueError: If it carried some and was cut off.
+        ValueError: If it carried some that is damaged or cut off.
     """
     if not zipfile.is_zipfile(io.BytesIO(model)):
         if _ZIP_START in model:
             raise ValueError("Its end, which holds class names and more, is missing.")
         return (), {}
     with zipfile.ZipFile(io.BytesIO(model)) as archive:
+        # Else a file whose name is damaged would be one that is not there.
+        if archive.testzip():
+            raise ValueError("Its class names or what else it holds is damaged.")
         names = archive.namelist()
         labels = archive.read(LABELS).decode() if LABELS in names else ""
         contract = json.loads(archive.read(CONTRACT)) if CONTRACT in names else {}
