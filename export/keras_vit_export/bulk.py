@@ -21,6 +21,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, BinaryIO
 
@@ -291,7 +292,9 @@ class _Worker:
         self.process = context.Process(
             target=_work, args=(model, folder, theirs, self.position), daemon=True
         )
-        # Ctrl-C goes to all processes of a terminal; ours ends the others.
+        # Ctrl-C goes to all processes of a terminal; ours ends the others. The tracker
+        # unblocks it when it starts, so it starts first.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()

@@ -244,6 +244,17 @@ def _work_and_crash(*arguments):
 WORK = bulk._work
 
 
+def test_workers_leave_an_interruption_to_the_run(digits, whole, tmp_path):
+    """A terminal sends Ctrl-C to them too."""
+    output = tmp_path / "out.csv"
+    process = start(digits, output, "--workers", 2)
+    wait_for(lambda: output.exists() and output.stat().st_size > 2000, process)
+    for number in children(process):
+        os.kill(number, signal.SIGINT)
+    assert finished(process)[::2] == (0, "")
+    assert output.read_bytes() == whole
+
+
 def test_an_interrupted_run_is_130_in_one_line_and_goes_on(digits, whole, tmp_path):
     output = tmp_path / "out.csv"
     process = start(digits, output)
