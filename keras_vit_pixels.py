@@ -5,6 +5,7 @@ It stands beside the packages because `import keras_vit` loads TensorFlow, and t
 runtime must not.
 """
 
+import logging
 import pathlib
 import struct
 from typing import Any
@@ -17,11 +18,16 @@ _FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-# What Pillow's decoders raise on damaged files, each its own.
+# Pillow logs some damage beside raising an error, and a logger that nobody listens to
+# writes to the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+# What Pillow's decoders raise on damaged files, each its own; and if a file asks for more
+# memory than there is.
 _DAMAGE = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     OSError,
     OverflowError,
     RuntimeError,
@@ -44,9 +50,12 @@ def open_image(path: str | bytes | pathlib.Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return _eight_bits(ImageOps.exif_transpose(image))
+            # In place: a copy of a large image is hundreds of megabytes.
+            ImageOps.exif_transpose(image, in_place=True)
+            return _eight_bits(image)
     except _DAMAGE as error:
-        raise OSError(f"'{path}' is unreadable or no image. {error}") from error
+        reason = str(error) or type(error).__name__
+        raise OSError(f"'{path}' is unreadable or no image. {reason}") from error
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -113,3 +113,13 @@ def test_what_cannot_be_read_is_an_os_error_with_its_name(tmp_path, monkeypatch)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(OSError, match=r"whole\.png.*bomb"):
         open_image(tmp_path / "whole.png")
+
+
+def test_an_image_that_memory_does_not_hold_is_an_os_error(tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    Image.new("L", (4, 4)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image.Image, "convert", full)
+    with pytest.raises(OSError, match=r"large\.png.*MemoryError"):
+        open_image(tmp_path / "large.png")

@@ -8,9 +8,10 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from keras_vit_export.terminal import quiet
@@ -263,18 +264,33 @@ def image_paths(given: list[pathlib.Path]) -> list[pathlib.Path]:
         if not path.exists():
             raise ValueError(f"There is no file or folder '{path}'.")
         if path.is_dir():
-            found = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in IMAGE_SUFFIXES
-                and not any(p.startswith(".") for p in file.relative_to(path).parts)
-            ]
+            found = [path / name for name in image_files(path)]
             if not found:
                 raise ValueError(f"There is no image in folder '{path}'.")
             paths += found
         else:
             paths.append(path)
     return paths
+
+
+def image_files(folder: pathlib.Path, within: str = "") -> Iterator[str]:
+    """Names of all image files below a folder and relative to it, sorted.
+
+    Leaves out what is hidden or in a hidden folder, and does not follow links to
+    folders, which may lead in circles. Holds the names of one folder at a time.
+    """
+    with os.scandir(folder / within) as entries:
+        ordered = sorted(entries, key=lambda entry: entry.name)
+    for entry in ordered:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from image_files(folder, f"{within}{entry.name}/")
+        elif (
+            os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+            and entry.is_file()  # neither a link to nothing nor a pipe
+        ):
+            yield within + entry.name
 
 
 def next_free(path: pathlib.Path) -> pathlib.Path:

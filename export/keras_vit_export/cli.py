@@ -161,6 +161,19 @@ def _add_classify(commands) -> None:
     classify = commands.add_parser("classify", help="name what images show")
     add_model(classify, "a .keras or a .tflite")
     add_images(classify)
+    add_path(
+        classify,
+        "--output",
+        "CSV",
+        "file to write, one row an image of one folder; one that a stopped run left "
+        "is continued",
+    )
+    classify.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes, with --output (default: one a core)",
+    )
     add_json(classify)
 
 

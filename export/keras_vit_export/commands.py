@@ -207,6 +207,12 @@ def benchmark(options: argparse.Namespace) -> int:
 
 def classify(options: argparse.Namespace) -> int:
     """The most probable classes of each image; unreadable ones are named."""
+    if options.output:
+        from keras_vit_export import bulk
+
+        return bulk.classify(options)
+    if options.workers is not None:
+        raise ValueError("--workers needs --output.")
     import numpy as np
 
     classifier = open_model(options.model)

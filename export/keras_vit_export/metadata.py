@@ -5,6 +5,7 @@ keeps its label file: runtimes read the model from the front and never see it.
 Standard library only.
 """
 
+import hashlib
 import io
 import json
 import zipfile
@@ -17,14 +18,19 @@ CONTRACT = "keras_vit.json"
 _ZIP_START = b"PK\x03\x04\x14\0\0\0\0\0"
 
 
+class DamagedError(ValueError):
+    """A flatbuffer is not the one that was written."""
+
+
 def attach(model: bytes, class_names: Sequence[str], contract: dict[str, Any]) -> bytes:
-    """Appends class names and contract to a `.tflite`, uncompressed.
+    """Appends class names, contract and the model's digest to a `.tflite`.
 
     Args:
         model: The flatbuffer.
         class_names: Name of each class, or none.
         contract: `"preprocessing"` and whatever else describes the file; JSON types.
     """
+    contract = contract | {"sha256": hashlib.sha256(model).hexdigest()}
     buffer = io.BytesIO(model)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         if class_names:
@@ -42,14 +48,24 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Class names and contract of a `.tflite`; empty where it carries none.
 
     Raises:
-        ValueError: If it carried some and was cut off.
+        DamagedError: If its contract has the digest of another flatbuffer.
+        ValueError: If it carried some that is damaged or cut off.
     """
     if not zipfile.is_zipfile(io.BytesIO(model)):
         if _ZIP_START in model:
             raise ValueError("Its end, which holds class names and more, is missing.")
         return (), {}
     with zipfile.ZipFile(io.BytesIO(model)) as archive:
+        # Else a file whose name is damaged would be one that is not there.
+        if archive.testzip():
+            raise ValueError("Its class names or what else it holds is damaged.")
         names = archive.namelist()
         labels = archive.read(LABELS).decode() if LABELS in names else ""
         contract = json.loads(archive.read(CONTRACT)) if CONTRACT in names else {}
+        end = min((it.header_offset for it in archive.infolist()), default=None)
+    # The archive has checksums of its own, the flatbuffer has none: a weight that
+    # changed on its way would only be a worse answer.
+    found = hashlib.sha256(model[:end]).hexdigest()
+    if contract.get("sha256", found) != found:
+        raise DamagedError("its SHA-256 is not that of the model that was written.")
     return tuple(labels.rstrip("\n").split("\n")) if labels else (), contract

@@ -1,11 +1,22 @@
+import os
+import pathlib
+import subprocess
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras_vit_export import Classifier, metadata
 from keras_vit_export.exporter import export
 from PIL import Image
 
 from keras_vit import build_vit
+from keras_vit_pixels import fit_array
 
+ROOT = pathlib.Path(__file__).parents[2]
+DIGITS = ROOT / "models/digits.tflite"
 NAMES = ("cat", "dog, small", "fish")
 
 
@@ -69,7 +80,9 @@ def test_what_is_attached_is_read_back_and_the_model_stays_in_front():
     model = b"TFL3 is not looked at" * 10
     attached = metadata.attach(model, ["a", "b"], {"top1": 0.5})
     assert attached.startswith(model)
-    assert metadata.read(attached) == (("a", "b"), {"top1": 0.5})
+    names, contract = metadata.read(attached)
+    assert names == ("a", "b")
+    assert contract.pop("sha256") and contract == {"top1": 0.5}
     assert metadata.read(model) == ((), {})
 
 
@@ -89,3 +102,219 @@ def test_a_broken_image_is_an_os_error(content, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(OSError, match=r"broken.png"):
         Classifier(content).read(tmp_path / "broken.png")
+
+
+def test_a_frame_of_any_size_answers_as_its_file_does(content, photo):
+    classifier = Classifier(content)
+    frame = np.asarray(Image.open(photo))
+    assert classifier(frame) == classifier(photo)
+    assert classifier(frame[..., ::-1]) != classifier(photo)  # BGR, and not contiguous
+    grey = frame[..., 0]
+    assert classifier(grey) == classifier(grey[..., None])
+    fitted = fit_array(frame, classifier.preprocessing)
+    np.testing.assert_array_equal(classifier.read(frame), fitted)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 4, 3), "float32"),
+        np.zeros((4, 4, 4), "uint8"),
+        np.zeros((1, 4, 4, 3), "uint8"),
+        np.zeros((0, 4, 3), "uint8"),
+        np.zeros(4, "uint8"),
+    ],
+)
+def test_what_is_no_frame_is_refused_with_its_shape_and_type(frame, content):
+    with pytest.raises(ValueError, match=r"must be uint8.*Received: shape \(.*type"):
+        Classifier(content)(frame)
+
+
+def test_files_in_a_batch_answer_as_each_alone(content, photo):
+    classifier = Classifier(content)
+    rows = classifier.probabilities(map(classifier.read, [photo] * 3))
+    assert rows.shape == (3, 3)
+    assert (rows == rows[0]).all()
+    named = dict(zip(classifier.class_names, rows[0].tolist(), strict=True))
+    assert named == classifier(photo)
+    assert classifier.probabilities([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_threads_of_the_interpreter_do_not_change_answers(threads, content, photo):
+    one = Classifier(content)(photo)
+    assert Classifier(content, num_threads=threads)(photo) == pytest.approx(one)
+
+
+def test_threads_of_python_share_a_classifier(pixels):
+    classifier = Classifier(DIGITS)
+    images = [fit_array(image, classifier.preprocessing) for image in pixels] * 50
+    expected = classifier.probabilities(images)
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(
+            pool.map(lambda image: classifier.probabilities([image])[0], images)
+        )
+    np.testing.assert_array_equal(rows, expected)
+
+
+def test_a_benchmark_is_a_median_between_lowest_and_highest():
+    found = Classifier(DIGITS).benchmark(rounds=9)
+    assert 0 < found.lowest_ms <= found.median_ms <= found.highest_ms
+    assert str(found).startswith(f"{found.median_ms:.2f} ms (")
+
+
+def test_counts_must_be_positive():
+    with pytest.raises(ValueError, match="num_threads must be positive. Received: 0"):
+        Classifier(DIGITS, num_threads=0)
+    with pytest.raises(ValueError, match="rounds must be positive. Received: 0"):
+        Classifier(DIGITS).benchmark(rounds=0)
+
+
+def test_one_changed_byte_of_the_flatbuffer_is_refused(content):
+    assert len(Classifier(content).contract["sha256"]) == 64
+    end = content.index(b"PK\x03\x04")
+    for place in np.random.default_rng(0).integers(0, end, 20):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        with pytest.raises(ValueError, match="is damaged: its SHA-256") as error:
+            Classifier(bytes(damaged))
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_from_before_digests_loads(photo):
+    classifier = Classifier(DIGITS)
+    assert "sha256" not in classifier.contract
+    assert len(classifier(photo)) == 10
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        {"image_size": [99999, 99999]},
+        {"channels": 4},
+        {"resize": "crop", "crop": "all"},
+        {"interpolation": "best"},
+        {"unknown": 1},
+        {"crop": 2.0},
+        [1],
+        None,
+    ],
+)
+def test_preprocessing_that_cannot_be_is_refused(preprocessing, content):
+    bare = content[: content.index(b"PK\x03\x04")]
+    crafted = metadata.attach(bare, NAMES, {"preprocessing": preprocessing})
+    with pytest.raises(ValueError, match="is damaged: its preprocessing"):
+        Classifier(crafted)
+
+
+@pytest.mark.parametrize("part", ["bilinear", metadata.CONTRACT, metadata.LABELS])
+def test_damage_behind_the_flatbuffer_is_refused(part, content):
+    place = content.rindex(part.encode())
+    changed = content[:place] + b"x" + content[place + 1 :]
+    with pytest.raises(ValueError, match="cut off or is no TFLite"):
+        Classifier(changed)
+
+
+class OldInterpreter:
+    """ai-edge-litert's behind the arguments of tflite_runtime 2.14."""
+
+    __module__ = "tflite_runtime.interpreter"
+
+    def __init__(
+        self,
+        model_path=None,
+        model_content=None,
+        experimental_delegates=None,
+        num_threads=None,
+        experimental_op_resolver_type=None,
+        experimental_preserve_all_tensors=False,
+    ):
+        self.new = Interpreter(model_content=model_content, num_threads=num_threads)
+
+    def __getattr__(self, name):
+        return getattr(self.new, name)
+
+
+def test_tflite_runtime_runs_floats_and_refuses_what_it_would_get_wrong(
+    content, photo, monkeypatch
+):
+    expected = Classifier(content)(photo)
+    old = types.SimpleNamespace(Interpreter=OldInterpreter)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(sys.modules, "tflite_runtime", types.ModuleType("parent"))
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", old)
+    assert Classifier(content)(photo) == expected
+    with pytest.raises(ValueError, match="tflite_runtime computes wrongly"):
+        Classifier(DIGITS)
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
+    with pytest.raises(RuntimeError, match="pip install ai-edge-litert"):
+        Classifier(content)
+
+
+def python(script, *arguments):
+    """What a script prints, run where nothing is installed but what a device has."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+
+
+# As if these were not installed: a device has none of them.
+ABSENT = """
+import sys
+for name in ("tensorflow", "keras", "keras_vit", "flatbuffers", "tqdm", "matplotlib",
+             "sklearn", "litert_quantizer", "safetensors", "scipy"):
+    sys.modules[name] = None
+"""
+
+
+def test_a_device_needs_numpy_pillow_and_an_interpreter_only():
+    script = (
+        ABSENT
+        + """
+from keras_vit_export.runtime import Classifier
+import numpy
+classifier = Classifier(sys.argv[1])
+print(next(iter(classifier(sys.argv[2]))))
+print(len(classifier(numpy.zeros((480, 640, 3), "uint8"))), classifier.benchmark(3))
+"""
+    )
+    answer, count, *_ = python(script, DIGITS, ROOT / "models/3-shows-3.png").split()
+    assert (answer, count) == ("3", "10")
+
+
+def test_import_of_the_runtime_is_quick():
+    script = """
+import time
+start = time.perf_counter()
+import keras_vit_export.runtime
+print(time.perf_counter() - start)
+"""
+    # The best of some: other processes may have the processor.
+    assert min(float(python(script)) for _ in range(5)) < 0.5
+
+
+@pytest.mark.long
+def test_memory_stays_flat_over_ten_thousand_classifications():
+    script = (
+        ABSENT
+        + """
+import numpy
+from keras_vit_export.runtime import Classifier
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+classifier = Classifier(sys.argv[1])
+frame = numpy.zeros((480, 640, 3), "uint8")
+for turn in range(10_000):
+    classifier(sys.argv[2])
+    classifier(frame)
+    if turn == 500:
+        before = resident()
+print(resident() - before)
+"""
+    )
+    grown = int(python(script, DIGITS, ROOT / "models/3-shows-3.png"))
+    assert grown < 2e6  # a leak of one row of 200 bytes a call would be 4e6
