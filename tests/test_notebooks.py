@@ -113,7 +113,9 @@ def test_pictures_say_what_to_see(solution):
             continue
         helpers = [it for name, it in drawn_by.items() if f"{name}(" in cell.source]
         code = "".join([cell.source, *helpers])
-        drawn_by |= dict.fromkeys(re.findall(r"^def (\w+)", cell.source, re.M), code)
+        drawn_by |= dict.fromkeys(
+            re.findall(r"^def (\w+)", cell.source, re.MULTILINE), code
+        )
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 pictures += 1
