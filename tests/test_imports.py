@@ -75,6 +75,7 @@ RANKS = [
     {
         "keras_vit_export.commands",
         "keras_vit_export.explaining",
+        "keras_vit_export.inspecting",
         "keras_vit_export.published",
         "keras_vit_export.serving",
     },

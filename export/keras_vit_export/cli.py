@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     _add_evaluate(commands)
     _add_export(commands)
+    _add_inspect(commands)
     _add_benchmark(commands)
     _add_classify(commands)
     _add_explain(commands)
@@ -145,6 +146,15 @@ def _add_export(commands) -> None:
         help="let a model of one channel take colour images, as MediaPipe gives them",
     )
     add_json(export)
+
+
+def _add_inspect(commands) -> None:
+    inspect = commands.add_parser(
+        "inspect", help="what a .tflite takes, gives and was measured to do"
+    )
+    inspect.set_defaults(module="inspecting")
+    add_model(inspect, "a .tflite")
+    add_json(inspect)
 
 
 def _add_benchmark(commands) -> None:

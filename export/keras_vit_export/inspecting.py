@@ -1,9 +1,10 @@
 """The command `inspect`: what a `.tflite` takes, gives, holds and was measured to do."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
-from keras_vit_export.arguments import write_json
+from keras_vit_export.arguments import check_writable, write_json
 from keras_vit_export.runtime import Classifier
 from keras_vit_export.terminal import quiet
 
@@ -12,46 +13,31 @@ def inspect(options: argparse.Namespace) -> int:
     """Prints what stands in a `.tflite`."""
     if options.model.suffix != ".tflite":
         raise ValueError(f"A .tflite file is needed. Received: '{options.model}'")
+    check_writable(options.json)
     with quiet():
-        classifier = Classifier(options.model)
-        facts = _facts(classifier)
+        facts = _facts(Classifier(options.model))
     print(f"{options.model}: {facts['size_bytes'] / 1e6:.2f} MB, {_origin(facts)}")
-    for end in ("input", "output"):
-        shape = " x ".join(map(str, facts[end]["shape"]))
-        print(f"{end:>10}  {shape} {facts[end]['dtype']}, {facts[end]['meaning']}")
-    rule = facts["preprocessing"]
-    print(
-        f"{'image':>10}  {rule['resize']}, {rule['interpolation']}, middle "
-        f"{rule['crop']:.1%} of each side"
-    )
-    names = facts["class_names"]
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    print(f"{'classes':>10}  {', '.join(names[:10])}{more}")
-    print(f"{'operations':>10}  {sum(map(_total, facts['operations'].values()))}")
-    for kind, by_precision in facts["operations"].items():
-        parts = ", ".join(f"{n} {precision}" for precision, n in by_precision.items())
-        print(f"{_total(by_precision):>10}  {kind}: {parts}")
+    for name, text in _lines(facts):
+        print(f"{name:>10}  {text}")
     write_json(options.json, facts)
     return 0
 
 
-def _total(by_precision: dict[str, int]) -> int:
-    return sum(by_precision.values())
-
-
 def _facts(classifier: Classifier) -> dict[str, Any]:
     taken, given = classifier.ends
+    contract = classifier.contract
+    rule = classifier.preprocessing if "preprocessing" in contract else None
     return {
         "size_bytes": classifier.size_bytes,
         "input": _end(taken, "pixels in 0..255"),
         "output": _end(given, "a probability for each class"),
-        "preprocessing": classifier.preprocessing,
+        "preprocessing": rule,
         "class_names": list(classifier.class_names),
         "operations": classifier.operations,
     } | {
-        name: classifier.contract[name]
+        name: contract[name]
         for name in ("recipe", "top1", "agreement", "images", "sha256")
-        if name in classifier.contract
+        if name in contract
     }
 
 
@@ -60,18 +46,43 @@ def _end(tensor: dict, meaning: str) -> dict[str, Any]:
     return {
         "shape": [int(side) for side in tensor["shape"]],
         "dtype": tensor["dtype"].__name__,
-        "meaning": f"{scale:.6g} (q - {zero_point}): {meaning}" if scale else meaning,
+        "meaning": f"{meaning}: {scale:.6g} * (q - {zero_point})" if scale else meaning,
     }
 
 
 def _origin(facts: dict[str, Any]) -> str:
     """Where it comes from and what was measured when it was made."""
     if "recipe" not in facts:
-        return "of another exporter: it says no recipe"
-    measured = "accuracy was not measured"
-    if facts.get("top1") is not None:
-        measured = (
-            f"top-1 {facts['top1']:.2%} and agreement {facts['agreement']:.2%} on "
-            f"{facts['images']} images"
-        )
-    return f"recipe {facts['recipe']}, {measured}"
+        return "of another exporter: it names no recipe"
+    if facts.get("top1") is None:
+        return f"recipe {facts['recipe']}, accuracy was not measured"
+    return (
+        f"recipe {facts['recipe']}, top-1 {facts['top1']:.2%} and agreement "
+        f"{facts['agreement']:.2%} on {facts['images']} images"
+    )
+
+
+def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for end in ("input", "output"):
+        shape = " x ".join(map(str, facts[end]["shape"]))
+        yield end, f"{shape} {facts[end]['dtype']}, {facts[end]['meaning']}"
+    yield "image", _rule(facts["preprocessing"])
+    names = facts["class_names"]
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    yield "classes", ", ".join(names[:10]) + more
+    operations = facts["operations"]
+    yield "operations", str(sum(sum(it.values()) for it in operations.values()))
+    for kind, by_precision in operations.items():
+        counts = [f"{count} {precision}" for precision, count in by_precision.items()]
+        parts = counts if len(counts) > 1 else by_precision
+        yield str(sum(by_precision.values())), f"{kind:<16} {', '.join(parts)}"
+
+
+def _rule(rule: dict[str, Any] | None) -> str:
+    """How an image is fitted."""
+    if rule is None:
+        return "stretch, bilinear: the file does not say how it is fitted"
+    part = (
+        "" if rule["crop"] == 1 else f" of the middle {rule['crop']:.1%} of each side"
+    )
+    return f"{rule['resize']}{part}, {rule['interpolation']}"

@@ -1,0 +1,64 @@
+"""`keras-vit inspect`: what it prints is what stands in the file."""
+
+import json
+import pathlib
+
+from keras_vit_export import Classifier
+from keras_vit_export.cli import main
+
+from .conftest import complaint
+
+DIGITS = pathlib.Path(__file__).parents[2] / "models/digits.tflite"
+
+
+def test_the_file_says_what_it_is_and_what_was_measured(capsys, tmp_path):
+    figures = tmp_path / "figures.json"
+    assert main(["inspect", str(DIGITS), "--json", str(figures)]) == 0
+    first, *lines = (line.strip() for line in capsys.readouterr().out.splitlines())
+    classifier = Classifier(DIGITS)
+    top1 = classifier.contract["top1"]
+    assert f"recipe dynamic_int8, top-1 {top1:.2%} and agreement" in first
+    assert lines[:4] == [
+        "input  1 x 8 x 8 x 1 float32, pixels in 0..255",
+        "output  1 x 10 float32, a probability for each class",
+        "image  stretch, bilinear",
+        "classes  0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+    ]
+    facts = json.loads(figures.read_text())
+    assert facts["top1"] == top1 and facts["operations"] == classifier.operations
+    counts = [int(line.split()[0]) for line in lines[5:]]
+    assert lines[4] == f"operations  {sum(counts)}"
+    assert lines[5:] and counts == sorted(counts, reverse=True)
+
+
+def test_a_file_without_accuracy_or_with_integers_says_so(
+    capsys, model, pixels, tmp_path
+):
+    from keras_vit_export.exporter import Exporter
+
+    exporter = Exporter(model, pixels)
+    files, _ = exporter.check({"full_int8": exporter.convert("full_int8")})
+    path = tmp_path / "bytes.tflite"
+    path.write_bytes(files["full_int8"])
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "recipe full_int8, accuracy was not measured" in out
+    assert "1 x 8 x 12 x 3 uint8, pixels in 0..255: 1 * (q - 0)" in out
+
+
+def test_a_file_of_another_exporter_is_described_too(capsys, float_model, tmp_path):
+    path = tmp_path / "foreign.tflite"
+    path.write_bytes(float_model)
+    assert main(["inspect", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "of another exporter" in out
+    assert "the file does not say how it is fitted" in out
+
+
+def test_a_wrong_file_is_one_line(capfd, tmp_path):
+    path = tmp_path / "notes.tflite"
+    path.write_text("no model")
+    assert "is no TFLite model" in complaint(capfd, "inspect", path)
+    assert "There is no file" in complaint(capfd, "inspect", tmp_path / "no.tflite")
+    assert "A .tflite file is needed" in complaint(capfd, "inspect", "model.keras")
+    assert "is a folder" in complaint(capfd, "inspect", DIGITS, "--json", tmp_path)
