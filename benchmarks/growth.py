@@ -35,7 +35,7 @@ from matplotlib.figure import Figure as Canvas
 from tqdm import tqdm
 
 import keras_vit
-from keras_vit.files import whole_file, write_json
+from keras_vit_files import whole_file, write_json
 
 IMAGE_SIZES = (96, 128, 160, 224, 288, 384)
 DEPTHS = (2, 4, 6, 12)

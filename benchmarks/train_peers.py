@@ -19,6 +19,8 @@ from collections.abc import Callable
 import numpy as np
 from figures import Figure, machine
 
+from keras_vit_files import write_json
+
 CLASSES = 10
 
 
@@ -197,8 +199,6 @@ def table(speeds: dict[str, list[float]]) -> str:
 
 def main() -> None:
     """Times every shape and prints a table of each."""
-    from keras_vit.files import write_json  # not at the top: it loads Keras
-
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--shapes", default="small,Ti")
     parser.add_argument("--candidates", default="", help="such as keras_vit;KerasHub")

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit import checkpoints
-from keras_vit.files import load_model, save_model, whole_file
+from keras_vit.files import load_model, save_model
+from keras_vit_files import whole_file
 
 
 class Progress(keras.callbacks.Callback):

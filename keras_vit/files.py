@@ -1,54 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Keras models in files: saved for use, loaded in safe mode."""
 
-import contextlib
-import json
 import pathlib
 import zipfile
-from collections.abc import Iterator
-from typing import Any
 
 import keras
 
 from keras_vit.freezing import trainable
-
-
-@contextlib.contextmanager
-def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
-    """A path to write to, renamed to `path` once the block ends without an error.
-
-    After an error, or a kill at any moment, `path` is what it was before.
-    """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def as_json(content: dict[str, Any]) -> bytes:
-    """Indented JSON with a newline at its end."""
-    return (json.dumps(content, indent=2) + "\n").encode()
-
-
-def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes indented JSON, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_bytes(as_json(content))
-
-
-def new_folder(path: str | pathlib.Path) -> pathlib.Path:
-    """Checks that a folder is new or empty; does not make it yet.
-
-    Raises:
-        ValueError: If it is a file or holds something.
-    """
-    path = pathlib.Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
-        raise ValueError(f"'{path}' already holds a run or other files.")
-    return path
+from keras_vit_files import whole_file
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_vit.evaluation import Evaluation
-from keras_vit.files import whole_file
+from keras_vit_files import whole_file
 
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from keras_vit import checkpoints, pictures
 from keras_vit.evaluation import Evaluation
-from keras_vit.files import new_folder, write_json
 from keras_vit.pipeline import ImageData
+from keras_vit_files import new_folder, write_json
 
 
 def open_folder(

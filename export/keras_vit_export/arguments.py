@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import keras_vit_files
 from keras_vit_export.terminal import quiet
 
 if TYPE_CHECKING:
@@ -330,16 +331,12 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
     """Writes all files whole or none of them."""
-    from keras_vit.files import whole_file
-
     with contextlib.ExitStack() as stack:
         for path, content in contents.items():
-            stack.enter_context(whole_file(path)).write_bytes(content)
+            stack.enter_context(keras_vit_files.whole_file(path)).write_bytes(content)
 
 
 def write_json(path: pathlib.Path | None, content: dict[str, Any]) -> None:
     """Writes JSON whole or not at all; nothing without a path."""
     if path is not None:
-        from keras_vit import files
-
-        files.write_json(path, content)
+        keras_vit_files.write_json(path, content)

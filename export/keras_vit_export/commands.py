@@ -27,6 +27,7 @@ from keras_vit_export.arguments import (
     write_together,
 )
 from keras_vit_export.terminal import quiet
+from keras_vit_files import as_json, new_folder
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -34,7 +35,6 @@ def demo(options: argparse.Namespace) -> int:
     with quiet():
         import keras_vit
         from keras_vit import data as data_sets
-        from keras_vit.files import new_folder
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
     # Images this small, 19 steps an epoch, bear twice the default rate.
     recipe = keras_vit.TrainingRecipe(epochs=options.epochs, learning_rate=6e-3)
@@ -66,7 +66,6 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
         from keras_vit import distribution
-        from keras_vit.files import new_folder
         from keras_vit.runs import is_finished, read_settings
 
         # Before all else that uses TensorFlow.
@@ -141,7 +140,6 @@ def export(options: argparse.Namespace) -> int:
     _check_export(options)
     with quiet():
         from keras_vit import with_rgb_input
-        from keras_vit.files import as_json
         from keras_vit_export import budget, page
         from keras_vit_export.classifiers import KerasClassifier
         from keras_vit_export.exporter import Exporter

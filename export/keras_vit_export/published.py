@@ -10,6 +10,7 @@ from keras_vit_export.arguments import (
     write_json,
 )
 from keras_vit_export.terminal import quiet
+from keras_vit_files import whole_file
 
 BATCH = 32
 
@@ -90,7 +91,6 @@ def features(options: argparse.Namespace) -> int:
     paths = image_paths(options.images)
     with quiet():
         from keras_vit.features import feature_model
-        from keras_vit.files import whole_file
 
         model = feature_model(classifier.model, options.kind)
     found, read = [], []

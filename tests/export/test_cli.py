@@ -91,14 +91,19 @@ def test_evaluate_and_classify_take_both_kinds(demo, name, digit, tmp_path, capf
     assert f"{path}: {label} " in capfd.readouterr().out
 
 
-def test_classify_of_a_tflite_loads_no_tensorflow(demo, digit):
+@pytest.mark.parametrize("command", ["classify", "inspect"])
+def test_what_a_device_runs_loads_no_tensorflow(command, tmp_path):
+    model, image = ROOT / "models/digits.tflite", ROOT / "models/0-shows-5.png"
+    arguments = [command, model, *([image] if command == "classify" else [])]
+    arguments = [*map(str, arguments), "--json", str(tmp_path / "answer.json")]
     script = (
         "import sys\n"
         "from keras_vit_export.cli import main\n"
-        f"main(['classify', {str(demo[0] / 'float32.tflite')!r}, {str(digit[0])!r}])\n"
+        f"assert main({arguments!r}) == 0\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+    assert json.loads((tmp_path / "answer.json").read_text())
 
 
 def test_export_measures_then_writes(demo, tmp_path, capfd):
