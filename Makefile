@@ -9,7 +9,7 @@ help:
 	@echo "make demo       train, export and check a model on the bundled digits"
 	@echo "make test       every test of a few seconds, and the linter"
 	@echo "make test-long  the tests that take longer"
-	@echo "make test-devices  the tests in a browser (chromium, chromium-driver, npm)"
+	@echo "make test-devices  the tests on every runtime, and a browser, that can be had"
 	@echo "make box        train and export the model in models/ anew"
 	@echo "make clean      remove the environment and caches"
 
@@ -23,6 +23,7 @@ test-long: .venv/installed-test
 	@$(BIN)/python -m pytest -m long
 
 test-devices: .venv/installed-devices export/web/node_modules/.package-lock.json
+	@tests/devices/environments.sh
 	@$(BIN)/python -m pytest -m devices
 
 lint: .venv/installed-test
@@ -33,7 +34,7 @@ box: .venv/installed
 	@$(BIN)/python models/make.py
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-devices .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -55,4 +56,4 @@ clean:
 	@touch $@
 
 export/web/node_modules/.package-lock.json: export/web/package-lock.json
-	@npm ci --prefix export/web
+	@npm ci --prefix export/web || echo "No LiteRT.js: npm can't fetch it."

@@ -1,15 +1,15 @@
 """The page in a real Chromium: what it answers is what Python answers."""
 
 import base64
+import contextlib
 import io
 import json
 import pathlib
 import re
-import shutil
-import threading
 import time
 import zipfile
 
+import chromium
 import numpy as np
 import pytest
 from keras_vit_export import Classifier, metadata, serving
@@ -22,30 +22,8 @@ DIGITS = ROOT / "models/digits.tflite"
 # A class name that would run if it became markup.
 MARKUP = "<img src=x onerror=document.title='run'>"
 NAMES = (MARKUP, "müsli", "three", "four", "five", "six", "seven")
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--window-size=412,915",
-]
 
 pytestmark = pytest.mark.devices
-
-
-def _missing():
-    """Why these tests can't run, or `None`."""
-    for name in ("chromium", "chromedriver"):
-        if shutil.which(name) is None:
-            return f"{name} is missing: apt install chromium chromium-driver"
-    if not (ROOT / "export/web/node_modules").is_dir():
-        return "LiteRT.js is missing: npm ci --prefix export/web"
-    return None
 
 
 class Page:
@@ -105,27 +83,14 @@ class Page:
 
     def run(self, script, *arguments):
         """The value of an async function's body in the page."""
-        return self.driver.execute_async_script(
-            "const done = arguments[arguments.length - 1]; (async (args) => {"
-            f"{script}}})([...arguments]).then(done, (error) => done(String(error)))",
-            *arguments,
-        )
+        return chromium.run(self.driver, script, *arguments)
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    if reason := _missing():
+    if reason := chromium.missing():
         pytest.skip(reason)
-    webdriver = pytest.importorskip("selenium.webdriver", reason="extra `devices`")
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for option in [*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"]:
-        options.add_argument(option)
-    service = Service(shutil.which("chromedriver"))
-    with webdriver.Chrome(options=options, service=service) as driver:
-        driver.set_script_timeout(60)
+    with chromium.started(tmp_path_factory.mktemp("chromium")) as driver:
         yield driver
 
 
@@ -179,21 +144,13 @@ def integers(tmp_path_factory):
 @pytest.fixture(scope="module")
 def serve():
     """A function that serves models until the module's tests are over."""
-    servers = []
+    with contextlib.ExitStack() as servers:
 
-    def start(*paths, **changed):
-        site = serving.page(serving.FOLDER) | serving.models(paths) | changed
-        server = serving.Server(site, 0)
-        servers.append(server)
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        ).start()
-        return server
+        def start(*paths, **changed):
+            site = serving.page(serving.FOLDER) | serving.models(paths) | changed
+            return servers.enter_context(chromium.served(site))
 
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield start
 
 
 @pytest.fixture

@@ -1,0 +1,161 @@
+"""Runs one model on one kind of runtime: `runner.py KIND MODEL FOLDER RESULT`.
+
+In the Python of the runtime's own environment, where there is no TensorFlow, and in a
+process for each model, since a runtime may crash. `RESULT` is JSON: `"probabilities"` of
+the arrays and of the image files in `FOLDER`, and the median `"ms"` of an array.
+"""
+
+import atexit
+import json
+import pathlib
+import sys
+import time
+
+import numpy as np
+
+
+class OurClassifier:
+    """keras_vit_export's, on whichever interpreter is installed."""
+
+    def __init__(self, model):
+        from keras_vit_export.runtime import Classifier
+
+        self._classifier = Classifier(model)
+        self.open = self._classifier.read
+
+    def given(self, pixels):
+        """What `run` takes, of an array that fits the model."""
+        return pixels
+
+    def run(self, image):
+        return self._classifier.probabilities([image])[0]
+
+
+class BareInterpreter:
+    """`tflite_runtime`'s or ai-edge-litert's interpreter, without our checks."""
+
+    def __init__(self, model):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            from tflite_runtime.interpreter import Interpreter
+
+        self._interpreter = Interpreter(str(model), num_threads=1)
+        self._interpreter.allocate_tensors()
+        (self._input,) = self._interpreter.get_input_details()
+        (self._output,) = self._interpreter.get_output_details()
+
+    def open(self, path):
+        return _opened(path, self._input["shape"])
+
+    def given(self, pixels):
+        return pixels
+
+    def run(self, image):
+        pixels = image[None].astype(self._input["dtype"])
+        self._interpreter.set_tensor(self._input["index"], pixels)
+        self._interpreter.invoke()
+        row = self._interpreter.get_tensor(self._output["index"])[0]
+        return _probabilities(row, self._output["quantization"])
+
+
+class CompiledModel:
+    """ai-edge-litert's newer interface."""
+
+    def __init__(self, model):
+        from ai_edge_litert.compiled_model import CompiledModel
+
+        self._model = CompiledModel.from_file(str(model))
+        (signature,) = self._model.get_signature_list()
+        (self._input,) = self._model.get_input_tensor_details(signature).values()
+        (self._output,) = self._model.get_output_tensor_details(signature).values()
+        self._buffers = (
+            self._model.create_input_buffers(0),
+            self._model.create_output_buffers(0),
+        )
+
+    def open(self, path):
+        return _opened(path, self._input["shape"])
+
+    def given(self, pixels):
+        return pixels
+
+    def run(self, image):
+        (taken,), (given,) = self._buffers
+        taken.write(image[None].astype(self._input["dtype"]))
+        self._model.run_by_index(0, [taken], [given])
+        count = int(np.prod(self._output["shape"]))
+        row = given.read(count, np.dtype(self._output["dtype"]).type).reshape(-1)
+        # It does not tell the scale; softmax has the same one in all integer models.
+        return _probabilities(row, (1 / 256, 0) if row.dtype == np.uint8 else (0, 0))
+
+
+class MediaPipe:
+    """MediaPipe Tasks' `ImageClassifier`, which decodes and resizes by itself."""
+
+    def __init__(self, model):
+        from mediapipe.tasks import python as tasks
+
+        vision = tasks.vision
+        options = tasks.BaseOptions(model_asset_path=str(model))
+        self._classifier = vision.ImageClassifier.create_from_options(
+            vision.ImageClassifierOptions(base_options=options)
+        )
+        atexit.register(self._classifier.close)  # else its end is a traceback
+
+    def open(self, path):
+        from mediapipe import Image
+
+        return Image.create_from_file(str(path))
+
+    def given(self, pixels):
+        from mediapipe import Image, ImageFormat
+
+        return Image(image_format=ImageFormat.SRGB, data=pixels)
+
+    def run(self, image):
+        (head,) = self._classifier.classify(image).classifications
+        return [it.score for it in sorted(head.categories, key=lambda it: it.index)]
+
+
+def _opened(path, shape):
+    from keras_vit_pixels import fit_image, open_image
+
+    _, height, width, channels = map(int, shape)
+    return fit_image(open_image(path), (height, width), channels)
+
+
+def _probabilities(row, quantization):
+    scale, zero_point = quantization
+    return (row.astype("float32") - zero_point) * scale if scale else row
+
+
+KINDS = {
+    "Classifier": OurClassifier,
+    "Interpreter": BareInterpreter,
+    "CompiledModel": CompiledModel,
+    "MediaPipe": MediaPipe,
+}
+
+
+def main(kind, model, folder, result):
+    folder = pathlib.Path(folder)
+    runtime = KINDS[kind](pathlib.Path(model))
+    arrays = [runtime.given(pixels) for pixels in np.load(folder / "arrays.npy")]
+    runtime.run(arrays[0])  # the first is slower
+    probabilities, times = {"arrays": []}, []
+    for image in arrays:
+        begin = time.perf_counter()
+        row = runtime.run(image)
+        times.append(1000 * (time.perf_counter() - begin))
+        probabilities["arrays"].append(row)
+    for files in ("smaller", "larger"):
+        paths = sorted((folder / files).iterdir())
+        probabilities[files] = [runtime.run(runtime.open(path)) for path in paths]
+    lists = {name: np.asarray(it).tolist() for name, it in probabilities.items()}
+    content = {"probabilities": lists, "ms": float(np.median(times))}
+    pathlib.Path(result).write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

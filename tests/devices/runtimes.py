@@ -1,0 +1,261 @@
+"""The runtimes, how each is run on every file, and what came out."""
+
+import base64
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+
+import chromium
+import numpy as np
+from keras_vit_export import serving
+
+from .material import FILES
+
+ROOT = pathlib.Path(__file__).parents[2]
+ENVIRONMENTS = ROOT / ".venv-devices"
+# What is compared: images as the model takes them, and two kinds of image files.
+GIVEN = ("arrays", "smaller", "larger")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """One way to run a `.tflite`.
+
+    Attributes:
+        name: For the table.
+        kind: Of `runner.py`, or `"browser"`.
+        package: Whose version stands in the table.
+        environment: Its folder in `.venv-devices`; empty for this Python's own.
+        refuses: Files that it does not run.
+        wrong: Files that it runs and answers wrongly.
+        resizes: Whether it resizes image files by a rule of its own.
+    """
+
+    name: str
+    kind: str
+    package: str
+    environment: str = ""
+    refuses: frozenset[str] = frozenset()
+    wrong: frozenset[str] = frozenset()
+    resizes: bool = False
+
+    @property
+    def missing(self) -> str | None:
+        """Why it can't be run here, or `None`."""
+        if self.kind == "browser":
+            return chromium.missing()
+        log = ENVIRONMENTS / f"{self.environment}.log"
+        if not self.environment or (ENVIRONMENTS / self.environment).is_dir():
+            return None
+        if log.is_file():
+            return log.read_text().strip().splitlines()[-1]
+        return "tests/devices/environments.sh was not run"
+
+    @property
+    def python(self) -> str:
+        """The Python that it is run by."""
+        if not self.environment:
+            return sys.executable
+        return str(ENVIRONMENTS / self.environment / "bin/python")
+
+
+# TFLite 2.14 has no RSQRT of 16 bits, and reads one scale where a weight has several.
+_OLD = frozenset({"full_int8", "int16x8"})
+_SEVERAL_SCALES = frozenset({"dynamic_int8", "fast_int8", "int4"})
+
+RUNTIMES = (
+    Runtime("LiteRT `Interpreter`", "Classifier", "ai-edge-litert"),
+    Runtime("LiteRT `CompiledModel`", "CompiledModel", "ai-edge-litert"),
+    Runtime(
+        "`tflite_runtime`, through `Classifier`",
+        "Classifier",
+        "tflite-runtime",
+        "tflite-runtime",
+        refuses=_OLD | _SEVERAL_SCALES,
+    ),
+    Runtime(
+        "`tflite_runtime`, its bare `Interpreter`",
+        "Interpreter",
+        "tflite-runtime",
+        "tflite-runtime",
+        refuses=_OLD,
+        wrong=_SEVERAL_SCALES,
+    ),
+    Runtime(
+        "MediaPipe `ImageClassifier`",
+        "MediaPipe",
+        "mediapipe",
+        "mediapipe",
+        resizes=True,
+    ),
+    Runtime("LiteRT.js in Chromium", "browser", "@litertjs/core"),
+    Runtime(
+        "aarch64 (qemu): LiteRT `Interpreter`",
+        "Classifier",
+        "ai-edge-litert",
+        "arm64-litert",
+    ),
+    Runtime(
+        "aarch64 (qemu): `tflite_runtime`, through `Classifier`",
+        "Classifier",
+        "tflite-runtime",
+        "arm64-tflite-runtime",
+        # static_int8 is a segmentation fault, under qemu 7.2 at least
+        refuses=_OLD | _SEVERAL_SCALES | {"static_int8"},
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a runtime made of one file.
+
+    Attributes:
+        reason: Why it does not run, or empty.
+        agreement: Part of the images whose top-1 is Keras', by what was given.
+        difference: Largest difference of a probability, likewise.
+        ms: Median time of an array in milliseconds.
+    """
+
+    reason: str = ""
+    agreement: dict[str, float] = dataclasses.field(default_factory=dict)
+    difference: dict[str, float] = dataclasses.field(default_factory=dict)
+    ms: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A runtime's version and its result on each file."""
+
+    version: str
+    results: dict[str, Result]
+
+
+def measure(
+    runtime: Runtime, material: pathlib.Path, scratch: pathlib.Path
+) -> Measured:
+    """Runs every file on a runtime.
+
+    Args:
+        runtime: One that is not missing.
+        material: Folder that `material.make` filled.
+        scratch: Folder for what is written in between.
+    """
+    expected = np.load(material / "keras.npz")
+    with contextlib.ExitStack() as stack:
+        if runtime.kind == "browser":
+            version, answer = _browser(stack, material, scratch)
+        else:
+            version, answer = _version(runtime), _process(runtime, material, scratch)
+        results = {name: _compared(answer(name), expected) for name in FILES}
+    return Measured(version, results)
+
+
+def _compared(answer: dict | str, expected) -> Result:
+    if isinstance(answer, str):
+        return Result(reason=answer)
+    agreement, difference = {}, {}
+    for given in GIVEN:
+        found = np.array(answer["probabilities"][given])
+        same = found.argmax(1) == expected[given].argmax(1)
+        agreement[given] = float(same.mean())
+        difference[given] = float(np.abs(found - expected[given]).max())
+    return Result("", agreement, difference, answer["ms"])
+
+
+def _version(runtime: Runtime) -> str:
+    ask = "import importlib.metadata as m, sys; print(m.version(sys.argv[1]))"
+    return subprocess.check_output(
+        [runtime.python, "-c", ask, runtime.package], text=True
+    ).strip()
+
+
+def _process(runtime, material, scratch):
+    """A function from a file's name to what `runner.py` found, or why it failed."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"}
+    result = scratch / "result.json"
+
+    def answer(name):
+        result.unlink(missing_ok=True)
+        runner = ROOT / "tests/devices/runner.py"
+        model = material / f"{name}.tflite"
+        run = subprocess.run(
+            [runtime.python, runner, runtime.kind, model, material, result],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        if run.returncode == 0:
+            return json.loads(result.read_text())
+        if run.returncode < 0:
+            return f"ends the process: {signal.Signals(-run.returncode).name}"
+        line = run.stderr.strip().splitlines()[-1].replace(f"{model}", model.name)
+        return re.sub(r"^[\w.]+: ", "", line)[:200]
+
+    return answer
+
+
+_SCRIPT = """
+const { openImage } = await import("/pixels.js");
+const { Classifier, readModel } = await import("/model.js");
+const decoded = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const [url, arrays, files] = args;
+const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
+const classifier = await Classifier.open(readModel(bytes, "it"));
+const answers = { probabilities: {}, times: [] };
+try {
+  for (const [name, texts] of Object.entries({ arrays, ...files })) {
+    const rows = (answers.probabilities[name] = []);
+    for (const text of texts) {
+      const pixels = name === "arrays"
+        ? decoded(text)
+        : classifier.fit(await openImage(new Blob([decoded(text)])));
+      const { probabilities, milliseconds } = await classifier.run(pixels);
+      rows.push(probabilities);
+      if (name === "arrays") answers.times.push(milliseconds);
+    }
+  }
+} finally {
+  classifier.delete();
+}
+return answers;
+"""
+
+
+def _browser(stack, material, scratch):
+    """Versions, and a function like `_process`'s, in the modules of our page."""
+    paths = [material / f"{name}.tflite" for name in FILES]
+    site = serving.page(serving.FOLDER) | serving.models(paths)
+    urls = {
+        pathlib.Path(it["name"]).stem: f"/{it['url']}"
+        for it in json.loads(site["/models.json"])
+    }
+    driver = stack.enter_context(chromium.started(scratch))
+    driver.get(stack.enter_context(chromium.served(site)).address)
+    arrays = [_text(it.tobytes()) for it in np.load(material / "arrays.npy")]
+    files = {
+        name: [_text(path.read_bytes()) for path in sorted((material / name).iterdir())]
+        for name in GIVEN[1:]
+    }
+
+    def answer(name):
+        found = chromium.run(driver, _SCRIPT, urls[name], arrays, files)
+        if isinstance(found, str):
+            return found
+        return found | {"ms": float(np.median(found["times"]))}
+
+    lock = json.loads((serving.FOLDER / "package-lock.json").read_text())
+    version = lock["packages"]["node_modules/@litertjs/core"]["version"]
+    return f"{version}, Chromium {driver.capabilities['browserVersion']}", answer
+
+
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
