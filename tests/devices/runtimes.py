@@ -51,7 +51,7 @@ class Runtime:
         if self.kind == "browser":
             return chromium.missing()
         log = ENVIRONMENTS / f"{self.environment}.log"
-        if not self.environment or (ENVIRONMENTS / self.environment).is_dir():
+        if not self.environment or (ENVIRONMENTS / self.environment / "ready").exists():
             return None
         if log.is_file():
             return log.read_text().strip().splitlines()[-1]
