@@ -32,7 +32,7 @@ def missing():
     try:
         import selenium  # noqa: F401
     except ImportError:
-        return "selenium is missing: pip install 'keras-vit-edge[devices]'"
+        return "selenium is missing: pip install -e '.[devices]'"
     return None
 
 

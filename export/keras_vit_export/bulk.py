@@ -25,6 +25,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from keras_vit_export.arguments import check_writable, image_files, write_json
 from keras_vit_export.terminal import quiet
 
@@ -100,7 +102,10 @@ def classify_folder(
     with quiet():
         from keras_vit_export.runtime import Classifier
 
-        content = Classifier(model).content
+        classifier = Classifier(model)
+        # A model that no image fits would end every worker.
+        classifier.probabilities([classifier.read(np.zeros((1, 1, 3), "uint8"))])
+        content = classifier.content
     digest = hashlib.sha256(content).hexdigest()[:12]
     total = sum(1 for _ in image_files(folder))
     if not total:
@@ -108,7 +113,8 @@ def classify_folder(
     with _locked(output) as file:
         names = image_files(folder)
         images, unreadable = _resume(file, names, digest, output)
-        workers = min(workers, -(-(total - images) // CHUNK))
+        # At least one: images may have come since they were counted.
+        workers = max(1, min(workers, -(-(total - images) // CHUNK)))
         rows = _rows(content, folder, names, workers)
         try:
             with contextlib.closing(rows), _progress(images, total) as bar:
@@ -230,12 +236,15 @@ def _whole_rows(file: BinaryIO, path: pathlib.Path) -> Iterator[tuple[list[str],
             yield line.decode("utf-8", "surrogateescape")
 
     file.seek(0)
-    for row in csv.reader(lines()):
-        # The last column needs no quotes, so a row ends where its line does.
-        if len(row) == len(COLUMNS) and line.endswith(b"\r\n"):
-            yield row, end
-        elif file.read(1):
-            raise ValueError(f"'{path}' is no CSV of classified images.")
+    try:
+        for row in csv.reader(lines()):
+            # The last column needs no quotes, so a row ends where its line does.
+            if len(row) == len(COLUMNS) and line.endswith(b"\r\n"):
+                yield row, end
+            elif file.read(1):
+                raise ValueError(f"'{path}' is no CSV of classified images.")
+    except csv.Error as error:
+        raise ValueError(f"'{path}' is no CSV of classified images.") from error
 
 
 def _csv(rows: Iterable[Iterable[str]]) -> bytes:

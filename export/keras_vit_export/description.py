@@ -1,4 +1,4 @@
-"""What a `.tflite` takes and gives, as MediaPipe and ML Kit read it.
+"""What a `.tflite` takes and gives, as MediaPipe reads it.
 
 The TFLite Metadata format: a flatbuffer in one of the model's buffers says what its
 tensors are and names the file of labels, which `metadata.py` puts behind the model.
@@ -60,12 +60,11 @@ _NORMALIZATION = 1
 _AXIS_LABELS = 2
 
 
-def describe(model: bytes, labelled: bool) -> bytes:
+def describe(model: bytes) -> bytes:
     """The same `.tflite`, a classifier of images, with its description inside.
 
     Args:
         model: The flatbuffer.
-        labelled: Whether a file of class names will lie behind it.
     """
     from ai_edge_litert.schema_py_generated import BufferT, MetadataT
 
@@ -73,19 +72,18 @@ def describe(model: bytes, labelled: bool) -> bytes:
     (first, *_), tensors = graph.subgraphs[0].inputs, graph.subgraphs[0].tensors
     entry, buffer = MetadataT(), BufferT()
     entry.name, entry.buffer = BUFFER, len(graph.buffers)
-    content = describe_classifier(int(tensors[first].shape[-1]), labelled)
+    content = describe_classifier(int(tensors[first].shape[-1]))
     buffer.data = np.frombuffer(content, np.uint8)
     graph.buffers.append(buffer)
     graph.metadata = [*(graph.metadata or []), entry]
     return pack(graph)
 
 
-def describe_classifier(channels: int, labelled: bool) -> bytes:
+def describe_classifier(channels: int) -> bytes:
     """The flatbuffer of a description.
 
     Args:
         channels: Of the image.
-        labelled: Whether a file of class names lies behind the model.
 
     Source: metadata_schema.fbs of TensorFlow Lite Support, version 1.0.0.
     """
@@ -119,7 +117,7 @@ def describe_classifier(channels: int, labelled: bool) -> bytes:
             "Content", content_properties_type=_FEATURE, content_properties=numbers
         ),
         stats=_Table("Stats", max=[1.0], min=[0.0]),
-        associated_files=[labels] if labelled else [],
+        associated_files=[labels],
     )
     root = _Table(
         "ModelMetadata",

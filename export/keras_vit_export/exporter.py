@@ -295,7 +295,8 @@ class Exporter:
     ) -> tuple[dict[str, bytes], dict[str, Report]]:
         """Measures files and puts the figures into them, as `export_all` returns it."""
         reference = self.origin.classifier
-        candidates = {name: _loaded(name, it.content) for name, it in exports.items()}
+        contents = {name: describe(it.content) for name, it in exports.items()}
+        candidates = {name: _loaded(name, it) for name, it in contents.items()}
         reports = measure(reference, candidates, self.splits.report)
         files = {}
         for name, made in exports.items():
@@ -305,9 +306,9 @@ class Exporter:
                 for figure in ("recipe", "top1", "agreement", "images")
             }
             contract = {"preprocessing": reference.preprocessing, **figures}
-            names = reference.class_names
-            content = describe(made.content, labelled=bool(names))
-            files[name] = metadata.attach(content, names, contract)
+            files[name] = metadata.attach(
+                contents[name], reference.class_names, contract
+            )
             reports[name] = dataclasses.replace(
                 reports[name], size_bytes=len(files[name]), **self._history(made)
             )

@@ -26,19 +26,27 @@ def inspect(options: argparse.Namespace) -> int:
 def _facts(classifier: Classifier) -> dict[str, Any]:
     taken, given = classifier.ends
     contract = classifier.contract
-    rule = classifier.preprocessing if "preprocessing" in contract else None
+    ours = "preprocessing" in contract
+    rule = classifier.preprocessing if ours else None
     return {
         "size_bytes": classifier.size_bytes,
-        "input": _end(taken, "pixels in 0..255"),
-        "output": _end(given, "a probability for each class"),
+        "input": _end(taken, "pixels in 0..255" if ours else "of unknown meaning"),
+        "output": _end(given, "a probability for each class" if ours else "of classes"),
         "preprocessing": rule,
         "class_names": list(classifier.class_names),
-        "operations": classifier.operations,
+        "operations": _operations(classifier),
     } | {
         name: contract[name]
         for name in ("recipe", "top1", "agreement", "images", "sha256")
         if name in contract
     }
+
+
+def _operations(classifier: Classifier) -> dict[str, dict[str, int]]:
+    try:
+        return classifier.operations
+    except ImportError as error:  # tflite_runtime reads no flatbuffers
+        raise RuntimeError("pip install ai-edge-litert, to read operations.") from error
 
 
 def _end(tensor: dict, meaning: str) -> dict[str, Any]:
@@ -54,7 +62,7 @@ def _origin(facts: dict[str, Any]) -> str:
     """Where it comes from and what was measured when it was made."""
     if "recipe" not in facts:
         return "of another exporter: it names no recipe"
-    if facts.get("top1") is None:
+    if None in (facts.get(name) for name in ("top1", "agreement", "images")):
         return f"recipe {facts['recipe']}, accuracy was not measured"
     return (
         f"recipe {facts['recipe']}, top-1 {facts['top1']:.2%} and agreement "

@@ -71,9 +71,9 @@ class Classifier:
             ) from error
         if interpreter.__module__.startswith("tflite_runtime") and self._is_mixed():
             raise ValueError(
-                f"{name} has dense layers of 8-bit weights and float values, which "
-                "tflite_runtime computes wrongly: install ai-edge-litert, or export "
-                "with --compat 2.14."
+                f"{name} has dense layers of integer weights with several scales, and "
+                "float values, which tflite_runtime computes wrongly: install "
+                "ai-edge-litert, or export with --compat 2.14 (not int4)."
             )
         self._turn = threading.Lock()
         self._input, self._output = self._check(name)

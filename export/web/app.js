@@ -100,6 +100,7 @@ async function download(name, url) {
 }
 
 async function useModel(option) {
+  if (!runner) throw new Error("LiteRT.js is not loaded. Load the page again.");
   enable(false);
   clear();
   say(`Loading ${option.text}`);

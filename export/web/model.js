@@ -51,9 +51,9 @@ export function readModel(bytes, name) {
 }
 
 function threadsFor({ recipe }) {
-  // Their attention products are of 8-bit integers, which LiteRT.js 2.5.3 computes wrongly
-  // on several threads: without a word, in two of the three recipes.
-  if (["fast_int8", "static_int8", "full_int8"].includes(recipe)) return 1;
+  // LiteRT.js 2.5.3 computes attention products of 8-bit integers wrongly on several
+  // threads, without a word. Other recipes, and files that name none, may have them.
+  if (!["float32", "float16", "dynamic_int8", "int16x8", "int4"].includes(recipe)) return 1;
   return Math.min(navigator.hardwareConcurrency, 4); // more only wake a phone's slow cores
 }
 

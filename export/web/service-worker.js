@@ -11,9 +11,14 @@ self.addEventListener("install", (event) => {
 
 self.addEventListener("activate", (event) => event.waitUntil(self.clients.claim()));
 
+// What is the page's own, below its folder: another program may have this port tomorrow.
+const OURS = /^(|(index\.html|models\.json|[\w-]+\.(css|js))|(models\/)?[^/]+\.tflite|node_modules\/@litertjs\/.+)$/;
+
 self.addEventListener("fetch", (event) => {
   const { method, url } = event.request;
-  if (method === "GET" && new URL(url).origin === self.location.origin) event.respondWith(answer(event));
+  const scope = self.registration.scope;
+  const ours = url.startsWith(scope) && OURS.test(url.slice(scope.length).split("?")[0]);
+  if (method === "GET" && ours) event.respondWith(answer(event));
 });
 
 async function answer(event) {

@@ -365,8 +365,8 @@ def test_a_csv_of_another_model_folder_or_kind_is_refused_and_left(
     few = tmp_path / "few"
     shutil.copytree(digits, few, ignore=shutil.ignore_patterns("599.png"))
     assert "599.png' where" in line(DIGITS, few)
-    for text in ("a,b\r\n1,2\r\n", "a", "file,class\r\n"):
-        output.write_text(text)
+    for text in ("a,b\r\n1,2\r\n", "a", "file,class\r\n", "a\rb", "x" * 200_000):
+        output.write_bytes(text.encode())
         assert "is no CSV of classified images" in line(DIGITS, digits)
     damaged = whole.replace(b"\r\n", b"\n", 300)
     output.write_bytes(damaged)

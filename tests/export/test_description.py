@@ -49,7 +49,7 @@ class Table:
 
 @pytest.mark.parametrize(("channels", "colours"), [(3, 1), (1, 2), (4, None)])
 def test_it_says_what_goes_in_and_what_comes_out(channels, colours):
-    content = describe_classifier(channels, labelled=True)
+    content = describe_classifier(channels)
     assert content[4:8] == b"M001"
     model = Table(content)
     assert model.text(7) == "1.0.0"
@@ -69,11 +69,6 @@ def test_it_says_what_goes_in_and_what_comes_out(channels, colours):
     assert labels.byte(2) == 2  # TENSOR_AXIS_LABELS
 
 
-def test_without_class_names_no_file_is_named():
-    (graph,) = Table(describe_classifier(3, labelled=False)).tables(3)
-    assert graph.tables(3)[0].tables(6) == []
-
-
 @pytest.mark.parametrize("recipe", ["float32", "dynamic_int8"])
 def test_every_exported_file_has_one_and_computes_the_same(
     tiny, randomize, rng, recipe
@@ -86,10 +81,10 @@ def test_every_exported_file_has_one_and_computes_the_same(
     assert names.count(BUFFER) == 1
     assert len(names) > 1, "what TensorFlow wrote is still there"
     found = graph.buffers[list(named.values())[names.index(BUFFER)]].data
-    assert bytes(found) == describe_classifier(3, labelled=True)
+    assert bytes(found) == describe_classifier(3)
     assert report.size_bytes == len(content)
     images = rng.integers(0, 256, (4, *model.input_shape[1:]))
-    again = describe(content, labelled=True)  # once more changes no answer
+    again = describe(content)  # once more changes no answer
     np.testing.assert_array_equal(
         Classifier(content).probabilities(images),
         Classifier(again).probabilities(images),
