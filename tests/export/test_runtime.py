@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from keras_vit_export import Classifier, metadata
+from keras_vit_export import Classifier, metadata, runtime
 from keras_vit_export.exporter import export
 from PIL import Image
 
@@ -249,6 +249,22 @@ def test_tflite_runtime_runs_floats_and_refuses_what_it_would_get_wrong(
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     with pytest.raises(RuntimeError, match="pip install ai-edge-litert"):
         Classifier(content)
+
+
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 11)", "time.sleep(60)"])
+def test_a_file_that_ends_or_holds_a_process_is_one_line(
+    end, content, tmp_path, monkeypatch
+):
+    package = tmp_path / "tflite_runtime"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "interpreter.py").write_text(f"import os, time\n{end}\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(runtime, "_PATIENCE", 2)
+    monkeypatch.setattr(runtime, "_interpreter", lambda: OldInterpreter)
+    Classifier(content)  # has its digest
+    with pytest.raises(ValueError, match="SIGSEGV" if "kill" in end else "2 seconds"):
+        Classifier(content[: content.index(b"PK\x03\x04")])
 
 
 def python(script, *arguments):
