@@ -351,12 +351,14 @@ def _work(
 
 
 def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
+    from keras_vit_export.runtime import most_probable
+
     try:
         image = classifier.read(folder / name)
     except OSError as error:
         return [name, *[""] * 6, " ".join(str(error).split())]
     probabilities = classifier.probabilities([image])[0]
-    best = (-probabilities).argsort(kind="stable")[:3]
-    answers = [(classifier.class_names[i], f"{probabilities[i]:.4f}") for i in best]
+    best = most_probable(classifier.class_names, probabilities, 3)
+    answers = [(name, f"{part:.4f}") for name, part in best]
     cells = [*itertools.chain(*answers), *[""] * 4][:6]  # two classes have no third
     return [name, *cells, ""]

@@ -211,7 +211,7 @@ def classify(options: argparse.Namespace) -> int:
         return bulk.classify(options)
     if options.workers is not None:
         raise ValueError("--workers needs --output.")
-    import numpy as np
+    from keras_vit_export.runtime import most_probable
 
     classifier = open_model(options.model)
     results, unreadable = {}, 0
@@ -223,10 +223,8 @@ def classify(options: argparse.Namespace) -> int:
             unreadable += 1
             continue
         probabilities = classifier.probabilities([image])[0]
-        best = np.argsort(-probabilities, kind="stable")[:3]
-        results[str(path)] = {
-            classifier.class_names[i]: round(float(probabilities[i]), 4) for i in best
-        }
+        best = most_probable(classifier.class_names, probabilities, 3)
+        results[str(path)] = {name: round(part, 4) for name, part in best}
         shown = ", ".join(
             f"{name} {part:.1%}" for name, part in results[str(path)].items()
         )

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -150,8 +150,7 @@ class Classifier:
     def __call__(self, image: str | pathlib.Path | np.ndarray) -> dict[str, float]:
         """Probability of each class for what `read` takes, the largest first."""
         probabilities = self.probabilities([self.read(image)])[0]
-        order = np.argsort(-probabilities, kind="stable")
-        return {self.class_names[i]: float(probabilities[i]) for i in order}
+        return dict(most_probable(self.class_names, probabilities))
 
     def read(self, image: str | pathlib.Path | np.ndarray) -> np.ndarray:
         """Fits an image to the model: uint8 `(height, width, c)`.
@@ -241,6 +240,14 @@ class Classifier:
         if not scale:
             return row
         return (row.astype("float32") - np.float32(zero_point)) * np.float32(scale)
+
+
+def most_probable(
+    class_names: Sequence[str], probabilities: np.ndarray, count: int | None = None
+) -> list[tuple[str, float]]:
+    """Names and probabilities of the first `count` classes, the largest first."""
+    order = np.argsort(-probabilities, kind="stable")[:count]
+    return [(class_names[i], float(probabilities[i])) for i in order]
 
 
 def _interpreter() -> type:
