@@ -22,7 +22,8 @@ def build_vit(config: ViTConfig) -> keras.Model:
     Returns:
         A model from pixels in 0..255, shape `(b, height, width, c)`, to logits or
         probabilities, shape `(b, num_classes)`. Every residual sum is a named node, so
-        `model.get_layer("block_03_mlp_add").output` are that block's tokens.
+        `model.get_layer("block_03_mlp_add").output` are that block's tokens. In
+        training the last block's are only those that a pool by token reads.
 
     Source: https://arxiv.org/abs/2010.11929, figure 1 and equations 1 to 4.
     """
@@ -76,16 +77,23 @@ def encoder_block(x, config: ViTConfig, index: int):
     mlp = layers.FeedForward(
         config.mlp_dim, config.activation, config.dropout, name=f"{name}_mlp"
     )
-    for branch in (attention, mlp):
-        y = branch(_norm(config, f"{branch.name}_norm")(x))
-        if config.layer_scale is not None:
-            y = layers.LayerScale(config.layer_scale, name=f"{branch.name}_scale")(y)
-        if config.drop_path:
-            # Divided first: the last block's rate is then drop_path to the last bit.
-            rate = config.drop_path * (index / (config.depth - 1))
-            y = layers.DropPath(rate, name=f"{branch.name}_drop_path")(y)
-        x = keras.layers.Add(name=f"{branch.name}_add")([x, y])
-    return x
+    y = queries = _norm(config, f"{attention.name}_norm")(x)
+    if index == config.depth - 1 and config.pool == "token":
+        first = layers.FirstTokens(1 + config.distillation_token, name="pool_reads")
+        x, queries = first(x), first(y)
+    x = _add_branch(x, attention(queries, context=y), attention.name, config, index)
+    y = _norm(config, f"{mlp.name}_norm")(x)
+    return _add_branch(x, mlp(y), mlp.name, config, index)
+
+
+def _add_branch(x, y, name, config: ViTConfig, index: int):
+    if config.layer_scale is not None:
+        y = layers.LayerScale(config.layer_scale, name=f"{name}_scale")(y)
+    if config.drop_path:
+        # Divided first: the last block's rate is then drop_path to the last bit.
+        rate = config.drop_path * (index / (config.depth - 1))
+        y = layers.DropPath(rate, name=f"{name}_drop_path")(y)
+    return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
 def classify(x, config: ViTConfig):
@@ -210,7 +218,7 @@ def with_head(
     changed = dataclasses.replace(config, **classes)
     copy = build_vit(changed)
     for layer in copy.layers:
-        if changed == config or not layer.name.startswith("head"):
+        if layer.weights and (changed == config or not layer.name.startswith("head")):
             layer.set_weights(model.get_layer(layer.name).get_weights())
     return copy
 
@@ -238,7 +246,7 @@ def with_rgb_input(model: keras.Model) -> keras.Model:
         config, channels=3, mean=config.mean * 3, std=config.std * 3
     )
     copy = build_vit(changed)
-    for layer in copy.layers:
+    for layer in filter(lambda layer: layer.weights, copy.layers):
         weights = model.get_layer(layer.name).get_weights()
         if layer.name == ("stem" if config.stem else "patches"):
             weights[0] = weights[0] * np.array(_LUMA)[:, None]

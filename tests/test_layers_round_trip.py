@@ -38,6 +38,7 @@ CASES = {
         TOKENS,
         {"mlp_dim": 12, "activation": "swiglu", "dropout": 0.3},
     ),
+    "FirstTokens": (TOKENS, {"count": 2}),
     "LayerScale": (TOKENS, {"initial": 0.3}),
     "LearnedPositions": (TOKENS, {}),
     "MeanPool": (TOKENS, {"num_prefix_tokens": 2}),

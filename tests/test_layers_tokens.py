@@ -23,3 +23,10 @@ def test_prefix_tokens_come_first_in_the_papers_order(rng, randomize):
 def test_no_token_at_all_is_refused():
     with pytest.raises(ValueError, match="at least one token"):
         layers.PrefixTokens(class_token=False)
+
+
+def test_the_first_tokens_are_alone_in_training_only(rng):
+    tokens = rng.normal(size=(3, 5, 8)).astype("float32")
+    layer = layers.FirstTokens(2)
+    np.testing.assert_array_equal(layer(tokens, training=True), tokens[:, :2])
+    np.testing.assert_array_equal(layer(tokens, training=False), tokens)

@@ -7,8 +7,9 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_vit import ViTConfig, build_vit, config_of, with_rgb_input
+from keras_vit import ViTConfig, build_vit, config_of, layers, with_rgb_input
 
 # At 224 pixels and 1000 classes: vision_transformer's `models_test.py`.
 PUBLISHED = {
@@ -242,3 +243,36 @@ def test_a_model_of_grey_images_reads_the_luma_of_colours(tiny, rng, randomize, 
     np.testing.assert_allclose(colour.predict(image, verbose=0), expected, atol=1e-5)
     with pytest.raises(ValueError, match="Received: 3 channels"):
         with_rgb_input(colour)
+
+
+def loss_and_gradients(model, images):
+    """Mean square of what a training step puts out, and its gradients."""
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(model(images, training=True)))
+    variables = [weight.value for weight in model.trainable_weights]
+    return float(loss), tape.gradient(loss, variables)
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("token", 1), ("distilled", 2)])
+def test_training_leaves_out_only_what_has_no_gradient(
+    kind, kept, tiny, rng, randomize, monkeypatch
+):
+    config = tiny(**CONFIGS[kind], drop_path=0.5, layer_scale=0.1)
+    images = rng.uniform(0, 255, (8, *config.image_size, config.channels))
+    weights = randomize(build_vit(config)).get_weights()
+    found = []
+    for skip in (True, False):
+        if not skip:
+            monkeypatch.setattr(layers.FirstTokens, "call", lambda self, x: x)
+        keras.utils.set_random_seed(0)
+        model = build_vit(config)
+        model.set_weights(weights)
+        last = model.get_layer(f"block_{config.depth - 1:02d}_mlp_add").output
+        tokens = keras.Model(model.input, last)(images, training=True)
+        assert (tokens.shape[1] == kept) == skip
+        found.append(loss_and_gradients(model, images))
+    (loss, gradients), (expected_loss, expected) = found
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
+    for got, full in zip(gradients, expected, strict=True):
+        assert np.any(full)
+        np.testing.assert_allclose(got, full, rtol=1e-4, atol=1e-6)

@@ -36,7 +36,7 @@ from keras_vit.layers.positions import (
     sinusoidal_1d,
 )
 from keras_vit.layers.residual import DropPath, LayerScale
-from keras_vit.layers.tokens import PrefixTokens
+from keras_vit.layers.tokens import FirstTokens, PrefixTokens
 
 __all__ = [
     "AttentionPool",
@@ -44,6 +44,7 @@ __all__ = [
     "ConvStem",
     "DropPath",
     "FeedForward",
+    "FirstTokens",
     "LayerScale",
     "LearnedPositions",
     "MeanPool",

@@ -1,4 +1,4 @@
-"""Tokens that belong to no patch: class, distillation and register tokens."""
+"""Class, distillation and register tokens: tokens that belong to no patch."""
 
 import keras
 from keras import layers, ops
@@ -72,3 +72,34 @@ class PrefixTokens(layers.Layer):
             "distillation_token": self.distillation_token,
             "num_registers": self.num_registers,
         }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class FirstTokens(layers.Layer):
+    """The first tokens alone in training, all tokens otherwise.
+
+    In the last block, where only these are read by the pool, every query and every
+    feed-forward of another token is work whose gradient is zero.
+
+    Args:
+        count: Number of tokens that are kept.
+
+    Input shape: `(b, n, d)`.  Output shape: `(b, count, d)` in training, else
+    `(b, n, d)`.
+
+    Source: https://arxiv.org/abs/2103.17239, section 3 (the last layers of CaiT
+        compute nothing but the class token).
+    """
+
+    def __init__(self, count: int, **kwargs):
+        super().__init__(**kwargs)
+        self.count = count
+
+    def call(self, tokens, training=False):
+        return tokens[:, : self.count] if training else tokens
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"count": self.count}
