@@ -20,7 +20,7 @@ import numpy as np
 from keras_vit_export import inspection, metadata
 from keras_vit_pixels import fit_array, fit_image, open_image
 
-_PATIENCE = 60  # seconds for the first run of a file that may be damaged
+_PATIENCE = 20  # seconds for the first run of a file that may be damaged
 
 
 @dataclasses.dataclass(frozen=True)
