@@ -5,12 +5,15 @@ import gc
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_vit
 from keras_vit.pipeline import array_source
 from keras_vit.recipes import RECIPES
 from keras_vit.rehearsal import available_memory
 
+# Those that the tests of a few seconds do not compile.
+COMPILED = sorted(RECIPES.keys() - {"deit"})
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
@@ -44,9 +47,26 @@ def check(recipe, size, precision):
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
 
 
+@pytest.fixture
+def uncompiled():
+    """Steps run operation by operation: compiling them is most of a test's time."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("size", ["nano", "compact"])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_trains_the_smallest_size(recipe, precision):
+def test_every_recipe_trains_the_smallest_sizes(recipe, size, precision, uncompiled):
+    check(recipe, size, precision)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "recipe", ["deit", *(pytest.param(it, marks=pytest.mark.long) for it in COMPILED)]
+)
+def test_every_recipe_compiles(recipe, precision):
     check(recipe, "nano", precision)
 
 
