@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import weakref
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -105,9 +106,9 @@ class TrainingImages:
             tf.TensorSpec((len(range(self._size)[share]), *spec.shape), spec.dtype)
             for spec in examples.element_spec
         )
-        batches = tf.data.Dataset.from_generator(
+        batches = _generated(
             lambda: batches_of(*bounds(), repeats, share),
-            output_signature=(tf.TensorSpec((), tf.int64), *parts),
+            (tf.TensorSpec((), tf.int64), *parts),
         )
         if self.keep:
             return batches
@@ -189,3 +190,14 @@ def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> np.ndarr
     """
     order = np.random.default_rng((seed, epoch)).permutation(count)
     return np.repeat(order, repeats)[:count]
+
+
+def _generated(generator: Callable[[], Iterator], signature) -> tf.data.Dataset:
+    # TensorFlow keeps a generator for ever, and what it refers to: images, a model. So
+    # the data set keeps it, and TensorFlow has a weak reference.
+    weak = weakref.ref(generator)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: weak()(), output_signature=signature
+    )
+    dataset.generator = generator
+    return dataset

@@ -218,9 +218,10 @@ class Pace(keras.callbacks.Callback):
 
     def stamp(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         """The batches, noting when each was made."""
+        made = self._made  # TensorFlow keeps `note` for ever, so not the model too
 
         def note(_):
-            self._made.append(time.perf_counter())
+            made.append(time.perf_counter())
             return np.int64(0)
 
         def stamped(images, targets):

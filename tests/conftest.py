@@ -15,6 +15,7 @@ if "TF_XLA_FLAGS" not in os.environ:
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_vit import ViTConfig
 from keras_vit.data import hold_out
@@ -26,6 +27,14 @@ def _seeded():
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def uncompiled():
+    """Steps run operation by operation: compiling them is most of a test's time."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import gc
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import keras_vit
 from keras_vit.pipeline import array_source
@@ -45,14 +44,7 @@ def check(recipe, size, precision):
     assert np.isfinite(run.history["loss"]).all()
     assert np.isfinite(run.evaluation.probabilities).all()
     assert any((a != b).any() for a, b in zip(after, before, strict=True))
-
-
-@pytest.fixture
-def uncompiled():
-    """Steps run operation by operation: compiling them is most of a test's time."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    gc.collect()  # a model of the largest sizes must be gone before the next
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -90,4 +82,3 @@ def test_every_recipe_trains_the_largest_sizes(recipe, size, precision):
     if free is None or free < needed * 1e9:
         pytest.skip(f"{size} needs {needed} GB of free memory")
     check(recipe, size, precision)
-    gc.collect()

@@ -1,5 +1,7 @@
 import csv
+import gc
 import json
+import weakref
 
 import keras
 import numpy as np
@@ -71,6 +73,17 @@ def test_the_same_seed_gives_the_same_weights(tiny, stripes):
     first = weights(1)
     np.testing.assert_array_equal(weights(1), first)
     assert (weights(2) != first).any()
+
+
+def test_nothing_keeps_a_trained_model_and_its_images(tiny, stripes, rng, uncompiled):
+    """Else each of a notebook's trainings would take memory until its end."""
+    data = stripes(rng).load(batch_size=16)
+    model = keras_vit.build_vit(tiny(num_classes=2, class_names=("across", "down")))
+    keras_vit.train(model, data, keras_vit.TrainingRecipe(epochs=1), verbose=0)
+    kept = [weakref.ref(it) for it in (model, data.training, data.training.split)]
+    del model, data
+    gc.collect()
+    assert [it() for it in kept] == [None] * 3
 
 
 def test_the_best_epoch_is_the_most_accurate_then_the_least_lossy(model):
