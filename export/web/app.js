@@ -105,7 +105,7 @@ async function useModel(option) {
   clear();
   say(`Loading ${option.text}`);
   try {
-    const read = runner.readModel(new Uint8Array(await readers.get(option)()), option.text);
+    const read = await runner.readModel(new Uint8Array(await readers.get(option)()), option.text);
     // Two at once could want more threads than there are, and wait for ever.
     classifier?.delete();
     classifier = used = null;

@@ -38,16 +38,28 @@ function dropRuntime() {
 /**
  * What can be known of a model without running it: `{ bytes, name, labels, contract }`.
  *
- * Throws a FileError if the bytes are no TFLite model, or were cut off behind it.
+ * Throws a FileError if the bytes are no TFLite model, were cut off behind it, or are not
+ * those whose digest the file has.
  */
-export function readModel(bytes, name) {
+export async function readModel(bytes, name) {
   if (ascii(bytes, 4, 4) !== "TFL3") throw new FileError(`“${name}” is no TFLite model.`);
+  let read;
   try {
-    return { bytes, name, ...readMetadata(bytes) };
+    read = readMetadata(bytes);
   } catch (error) {
     const reason = error instanceof FileError ? error.message : "";
     throw new FileError(`“${name}” is cut off or damaged: its class names can't be read. ${reason}`);
   }
+  const { labels, contract, end } = read;
+  // Browsers have it on https and on loopback only.
+  if (self.crypto.subtle && contract.sha256) {
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.subarray(0, end)));
+    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (found !== contract.sha256) {
+      throw new FileError(`“${name}” is damaged: its SHA-256 is not that of the model that was written.`);
+    }
+  }
+  return { bytes, name, labels, contract };
 }
 
 function threadsFor({ recipe }) {
@@ -140,23 +152,26 @@ function ruleOf({ shape: [, height, width, channels] }, { preprocessing }, name)
   throw new FileError(`“${name}” asks for images that it can't take: ${JSON.stringify(preprocessing)}`);
 }
 
-// Class names and contract, which are files of a ZIP archive behind the model.
+// Class names and contract, which are files of a ZIP archive behind the model, and where
+// the model ends.
 function readMetadata(bytes) {
-  const files = storedFiles(bytes);
+  const { files, start } = storedFiles(bytes);
   const text = (name) => files.has(name) ? new TextDecoder("utf-8", { fatal: true }).decode(files.get(name)()) : null;
   return {
     labels: text("labels.txt")?.replace(/\n$/, "").split("\n") ?? [],
     contract: JSON.parse(text("keras_vit.json") ?? "{}"),
+    end: start,
   };
 }
 
-// Functions to the bytes of an archive's files, by name.
+// Functions to the bytes of an archive's files, by name, and where the archive starts.
 function storedFiles(bytes) {
   const files = new Map();
+  let start = bytes.length;
   const end = lastIndex(bytes, DIRECTORY_END);
   if (end < Math.max(0, bytes.length - DIRECTORY_END_REACH)) {
     if (lastIndex(bytes, LOCAL_FILE) >= 0) throw new FileError("The end is missing.");
-    return files;
+    return { files, start };
   }
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const [half, whole] = [(at) => view.getUint16(at, true), (at) => view.getUint32(at, true)];
@@ -164,15 +179,27 @@ function storedFiles(bytes) {
   const shift = entry - whole(end + 16); // of an archive that counts from its own start
   for (let left = half(end + 10); left > 0; left--) {
     const [method, length, local] = [half(entry + 10), whole(entry + 24), whole(entry + 42) + shift];
-    const name = ascii(bytes, entry + 46, half(entry + 28));
+    const [name, checksum] = [ascii(bytes, entry + 46, half(entry + 28)), whole(entry + 16)];
     files.set(name, () => {
       if (method !== 0) throw new FileError(`${name} is compressed.`);
-      const start = local + 30 + half(local + 26) + half(local + 28);
-      return bytes.subarray(start, start + length);
+      const first = local + 30 + half(local + 26) + half(local + 28);
+      const content = bytes.subarray(first, first + length);
+      if (crc32(content) !== checksum) throw new FileError(`${name} is damaged.`);
+      return content;
     });
+    start = Math.min(start, local);
     entry += 46 + half(entry + 28) + half(entry + 30) + half(entry + 32);
   }
-  return files;
+  return { files, start };
+}
+
+function crc32(bytes) {
+  let rest = -1;
+  for (const byte of bytes) {
+    rest ^= byte;
+    for (let bit = 0; bit < 8; bit++) rest = (rest >>> 1) ^ (rest & 1 ? 0xedb88320 : 0);
+  }
+  return ~rest >>> 0;
 }
 
 function lastIndex(bytes, pattern) {

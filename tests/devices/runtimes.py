@@ -209,7 +209,7 @@ const { Classifier, readModel } = await import("/model.js");
 const decoded = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 const [url, arrays, files] = args;
 const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
-const classifier = await Classifier.open(readModel(bytes, "it"));
+const classifier = await Classifier.open(await readModel(bytes, "it"));
 const answers = { probabilities: {}, times: [] };
 try {
   for (const [name, texts] of Object.entries({ arrays, ...files })) {

@@ -16,7 +16,7 @@ COUNT = 500
 
 @pytest.fixture(scope="module")
 def python():
-    (old,) = (it for it in RUNTIMES if it.environment == "tflite-runtime")
+    old = next(it for it in RUNTIMES if it.environment == "tflite-runtime")
     if old.missing:
         pytest.skip(f"{old.name}: {old.missing}")
     return old.python

@@ -1,0 +1,124 @@
+"""What the page answers is what Python answers."""
+
+import base64
+import io
+
+import pytest
+from keras_vit_export import Classifier
+from PIL import Image
+
+from keras_vit_pixels import fit_image, open_image
+
+from .page import DIGITS, NAMES, digit_files, photo_files
+
+pytestmark = pytest.mark.devices
+
+
+def compare(page, model, paths):
+    """Images of the same top-1 here and there, and the largest difference."""
+    classifier = Classifier(model)
+    same, differences = 0, []
+    for path in paths:
+        there, here = page.choose(path), classifier(path)
+        assert not page.text("error")
+        same += next(iter(there)) == next(iter(here))
+        differences += [abs(there[name] - here[name]) for name in there]
+    print(f"\n{model.name}: top-1 equal on {same}, largest difference of ", end="")
+    print(f"probabilities {max(differences):.2g}, {page.text('time')}")
+    return same, max(differences)
+
+
+def test_digits_get_the_answers_of_python(page, serve, tmp_path):
+    page.open(serve(DIGITS))
+    assert page.driver.execute_script("return crossOriginIsolated")
+    paths = [*digit_files(tmp_path, 40), *digit_files(tmp_path, 40, side=40)]
+    same, difference = compare(page, DIGITS, paths)
+    assert same == 80
+    # Activations are quantized as they come: one that rounds otherwise is a step apart.
+    assert difference < 0.01
+
+
+def test_photos_get_the_answers_of_python(page, serve, colours, tmp_path):
+    page.open(serve(colours))
+    same, difference = compare(page, colours, photo_files(tmp_path, 60))
+    assert same == 60
+    assert difference < 1e-4
+    assert page.driver.title != "run"
+
+
+def test_a_model_of_bytes_gets_the_answers_of_python(page, serve, integers, tmp_path):
+    page.open(serve(integers))
+    same, difference = compare(page, integers, digit_files(tmp_path, 20, side=40))
+    assert same == 20
+    assert difference <= 1 / 256
+
+
+def test_models_change_as_often_as_one_likes(page, serve, colours, integers, tmp_path):
+    page.open(serve(DIGITS, colours, integers))
+    (path,) = digit_files(tmp_path, 1)
+    page.choose(path)
+    counts = []
+    for index in [1, 2, 0] * 5:
+        page.driver.execute_script(
+            "document.getElementById('results').replaceChildren();"
+            "const models = document.getElementById('models');"
+            f"models.selectedIndex = {index};"
+            "models.dispatchEvent(new Event('change'));"
+        )
+        page.until(page.probabilities)
+        counts.append(set(page.probabilities()) <= set(NAMES))
+    assert counts == [True, False, False] * 5
+
+
+def encoded(image, **options):
+    stream = io.BytesIO()
+    image.save(stream, "PNG", **options)
+    return base64.b64encode(stream.getvalue()).decode()
+
+
+DECODE = """
+const bytes = Uint8Array.from(atob(args[0]), (letter) => letter.charCodeAt(0));
+const { openImage, fitImage } = await import("/pixels.js");
+return [...fitImage(await openImage(new Blob([bytes])), args[1])];
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+def test_pixels_are_those_of_pillow_to_the_last_bit(
+    page, serve, rng, interpolation, resize, channels
+):
+    page.driver.get(serve().address)
+    # Tall ones among them, of which Pillow shortens the height first.
+    for height, width in [(8, 12), (7, 5), (61, 33), (60, 50), (30, 9), (40, 200)]:
+        noise = rng.integers(0, 256, (height, width, 3)).astype("uint8")
+        for crop in (1.0, 0.9):
+            rule = {
+                "image_size": [8, 12],
+                "channels": channels,
+                "resize": resize,
+                "interpolation": interpolation,
+                "crop": crop,
+            }
+            here = fit_image(Image.fromarray(noise), **rule)
+            there = page.run(DECODE, encoded(Image.fromarray(noise)), rule)
+            assert there == here.ravel().tolist(), (height, width, crop)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16"])
+def test_files_of_every_kind_are_decoded_as_pillow_does(page, serve, rng, mode):
+    page.driver.get(serve().address)
+    noise = rng.integers(0, 256, (9, 14, 4)).astype("uint8")
+    if mode == "I;16":
+        image = Image.fromarray(noise[..., 0].astype("uint16") * 257)
+    else:
+        image = Image.fromarray(noise).convert("RGB" if mode == "P" else "RGBA")
+        image = image.convert(mode)
+    options = {"transparency": 3} if mode == "P" else {}
+    rule = {"image_size": [9, 14], "channels": 3, "resize": "stretch"}
+    rule |= {"interpolation": "bilinear", "crop": 1.0}
+    sent = encoded(image, **options)
+    here = fit_image(open_image(io.BytesIO(base64.b64decode(sent))), **rule)
+    there = page.run(DECODE, sent, rule)
+    assert there == here.ravel().tolist()
