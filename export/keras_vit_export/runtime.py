@@ -5,6 +5,7 @@ release, 2.14, reads one scale of a weight where we store one for each output.
 """
 
 import dataclasses
+import os
 import pathlib
 import signal
 import statistics
@@ -21,6 +22,24 @@ from keras_vit_export import inspection, metadata
 from keras_vit_pixels import fit_array, fit_image, open_image
 
 _PATIENCE = 20  # seconds for the first run of a file that may be damaged
+# What that run is: all that a classifier does.
+_TRIAL = """
+import sys
+from keras_vit_export.runtime import Classifier
+
+class Trial(Classifier):
+    def _try_in_a_child(self, content, num_threads):
+        pass
+
+try:
+    Trial(sys.stdin.buffer.read(), int(sys.argv[1])).benchmark(1)
+except ValueError as error:
+    sys.exit(str(error))
+"""
+
+
+class _RefusedInChildError(ValueError):
+    """What a child says of a model, after its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +84,15 @@ class Classifier:
             self.class_names, self.contract = metadata.read(content)
             old = interpreter.__module__.startswith("tflite_runtime")
             if old and "sha256" not in self.contract:
-                _try_in_a_child(content)
+                self._try_in_a_child(content, num_threads)
             self._interpreter = interpreter(
                 model_content=content, num_threads=num_threads
             )
             self._interpreter.allocate_tensors()
         except metadata.DamagedError as error:
             raise ValueError(f"{name} is damaged: {error}") from error
+        except _RefusedInChildError as error:
+            raise ValueError(f"{name}{error}") from error
         except Exception as error:  # a cut-off file fails in many places
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
@@ -91,6 +112,35 @@ class Classifier:
         count = int(self._output["shape"][-1])
         if len(self.class_names) != count:
             self.class_names = tuple(f"class {index}" for index in range(count))
+
+    def _try_in_a_child(self, content: bytes, num_threads: int) -> None:
+        """Runs a model once in a process of its own.
+
+        tflite_runtime does not verify what it reads: of files that were cut off, most
+        end the process. Those that carry their digest are whole.
+
+        Raises:
+            ValueError: If the process was ended by a signal, or hangs, or refuses it.
+        """
+        try:
+            child = subprocess.run(
+                [sys.executable, "-c", _TRIAL, str(num_threads)],
+                input=content,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"It does not answer in {_PATIENCE} seconds.") from None
+        if child.returncode < 0:
+            name = signal.Signals(-child.returncode).name
+            raise ValueError(f"It ends a process by {name}.")
+        if child.returncode:
+            *_, line = child.stderr.decode(errors="replace").strip().splitlines()
+            if line.startswith("The model"):
+                raise _RefusedInChildError(line.removeprefix("The model"))
+            raise ValueError(f"Where it was tried: {line}")
 
     def _check(self, name: str) -> tuple[dict, dict]:
         """The one input and the one output, if they are an image classifier's."""
@@ -261,36 +311,6 @@ def _interpreter() -> type:
                 "There is no interpreter of .tflite files: pip install ai-edge-litert"
             ) from None
     return Interpreter
-
-
-def _try_in_a_child(model: bytes) -> None:
-    """Runs a model once in a process of its own.
-
-    tflite_runtime does not verify what it reads: of files that were cut off, most end
-    the process. Those that carry their digest are whole.
-
-    Raises:
-        ValueError: If the process was ended by a signal, or hangs.
-    """
-    script = (
-        "import sys; from tflite_runtime.interpreter import Interpreter\n"
-        "model = Interpreter(model_content=sys.stdin.buffer.read())\n"
-        "model.allocate_tensors(); model.invoke()"
-    )
-    try:
-        child = subprocess.run(
-            [sys.executable, "-c", script],
-            input=model,
-            capture_output=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"It does not answer in {_PATIENCE} seconds.") from None
-    if child.returncode < 0:
-        raise ValueError(
-            f"It ends a process by {signal.Signals(-child.returncode).name}."
-        )
 
 
 def _read(path: pathlib.Path) -> bytes:

@@ -251,19 +251,34 @@ def test_tflite_runtime_runs_floats_and_refuses_what_it_would_get_wrong(
         Classifier(content)
 
 
-@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 11)", "time.sleep(60)"])
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        ("os.kill(os.getpid(), 11)", "The model is .*SIGSEGV"),
+        ("time.sleep(60)", "The model is .*2 seconds"),
+        ("Interpreter = 1 / 0", "The model .*division"),
+        (
+            "Interpreter = os.listdir",
+            "^The model is cut off or is no TFLite model. [^:]*$",
+        ),
+    ],
+)
 def test_a_file_that_ends_or_holds_a_process_is_one_line(
-    end, content, tmp_path, monkeypatch
+    end, reason, content, tmp_path, monkeypatch
 ):
-    package = tmp_path / "tflite_runtime"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "interpreter.py").write_text(f"import os, time\n{end}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(runtime, "_PATIENCE", 2)
+    for name, code in {
+        "ai_edge_litert": "raise ImportError",
+        "tflite_runtime": "",
+        "tflite_runtime/interpreter": f"import os, time\n{end}\n",
+    }.items():
+        path = tmp_path / (f"{name}.py" if "/" in name else f"{name}/__init__.py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    monkeypatch.setattr(runtime, "_PATIENCE", 2 if "sleep" in end else 60)
     monkeypatch.setattr(runtime, "_interpreter", lambda: OldInterpreter)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     Classifier(content)  # has its digest
-    with pytest.raises(ValueError, match="SIGSEGV" if "kill" in end else "2 seconds"):
+    with pytest.raises(ValueError, match=reason):
         Classifier(content[: content.index(b"PK\x03\x04")])
 
 
