@@ -54,6 +54,7 @@ def keras_vit_steps(shape: Shape) -> Callable[[], None]:
     """This library, compiled as `keras_vit.train` compiles it."""
     import keras_vit
     from keras_vit.optimizer import make_optimizer
+    from keras_vit.training import first_tokens_alone
 
     config = keras_vit.ViTConfig(
         image_size=shape.image_size,
@@ -66,7 +67,13 @@ def keras_vit_steps(shape: Shape) -> Callable[[], None]:
     )
     model = keras_vit.build_vit(config)
     recipe = keras_vit.TrainingRecipe(ema_momentum=0.0)
-    return keras_steps(model, make_optimizer(recipe, 10_000), True, shape)
+    steps = keras_steps(model, make_optimizer(recipe, 10_000), True, shape)
+
+    def as_trained() -> None:
+        with first_tokens_alone(model):
+            steps()
+
+    return as_trained
 
 
 def kerashub_steps(shape: Shape, jit_compile: bool | str) -> Callable[[], None]:

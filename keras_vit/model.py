@@ -22,8 +22,7 @@ def build_vit(config: ViTConfig) -> keras.Model:
     Returns:
         A model from pixels in 0..255, shape `(b, height, width, c)`, to logits or
         probabilities, shape `(b, num_classes)`. Every residual sum is a named node, so
-        `model.get_layer("block_03_mlp_add").output` are that block's tokens. In
-        training the last block's are only those that a pool by token reads.
+        `model.get_layer("block_03_mlp_add").output` are that block's tokens.
 
     Source: https://arxiv.org/abs/2010.11929, figure 1 and equations 1 to 4.
     """

@@ -11,7 +11,7 @@ from keras_vit.config import ViTConfig
 from keras_vit.model import config_of
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
-from keras_vit.training import compiled, training_batches
+from keras_vit.training import compiled, first_tokens_alone, training_batches
 
 STEPS = 4
 # Measured: what TensorFlow and XLA's compiler take beside the arrays, and how much more
@@ -51,12 +51,13 @@ def rehearse(
     trained = compiled(model, config, recipe, data, teacher)
     strategy = model.distribute_strategy
     batches = training_batches(config, recipe, data, 0, progress, pace, strategy)
-    trained.fit(
-        batches.repeat(STEPS).take(STEPS),
-        callbacks=[progress, pace],
-        shuffle=False,
-        verbose=0,
-    )
+    with first_tokens_alone(model):
+        trained.fit(
+            batches.repeat(STEPS).take(STEPS),
+            callbacks=[progress, pace],
+            shuffle=False,
+            verbose=0,
+        )
     first, *others = (end - begin for begin, end in pace.spans)
     step = statistics.median(others)
     # Without its gradients, a step takes a third.

@@ -1,9 +1,11 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -26,6 +28,7 @@ from keras_vit.distillation import Student, check_teacher, fingerprint
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
 from keras_vit.freezing import trainable
+from keras_vit.layers import FirstTokens
 from keras_vit.model import config_of, with_head
 from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
@@ -186,7 +189,11 @@ def _fit(
         for layer in model.layers
         if recipe.trainable and not layer.name.startswith(recipe.trainable)
     ]
-    with trainable(frozen, False), warnings.catch_warnings():
+    with (
+        trainable(frozen, False),
+        first_tokens_alone(model),
+        warnings.catch_warnings(),
+    ):
         # What is left of an epoch is shorter than Keras expects.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
         trained = compiled(model, config, recipe, data, teacher)
@@ -200,6 +207,23 @@ def _fit(
                 shuffle=False,  # the data set shuffles itself
                 verbose=verbose if distribution.is_chief(strategy) else 0,
             )
+
+
+@contextlib.contextmanager
+def first_tokens_alone(model: keras.Model) -> Iterator[None]:
+    """While the block runs, training computes no token that the pool does not read.
+
+    Args:
+        model: Built by `build_vit`, to be trained for its own output and no other.
+    """
+    found = [layer for layer in model.layers if isinstance(layer, FirstTokens)]
+    try:
+        for layer in found:
+            layer.alone = True
+        yield
+    finally:
+        for layer in found:
+            layer.alone = False
 
 
 def compiled(

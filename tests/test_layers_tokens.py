@@ -25,8 +25,10 @@ def test_no_token_at_all_is_refused():
         layers.PrefixTokens(class_token=False)
 
 
-def test_the_first_tokens_are_alone_in_training_only(rng):
+def test_the_first_tokens_are_alone_in_training_and_where_asked_for(rng):
     tokens = rng.normal(size=(3, 5, 8)).astype("float32")
     layer = layers.FirstTokens(2)
+    np.testing.assert_array_equal(layer(tokens, training=True), tokens)
+    layer.alone = True
     np.testing.assert_array_equal(layer(tokens, training=True), tokens[:, :2])
     np.testing.assert_array_equal(layer(tokens, training=False), tokens)

@@ -1,5 +1,6 @@
 """The wiring: published sizes, the contract in the file, properties of the whole."""
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import ViTConfig, build_vit, config_of, layers, with_rgb_input
+from keras_vit import ViTConfig, build_vit, config_of, with_rgb_input
+from keras_vit.features import feature_model
+from keras_vit.training import first_tokens_alone
 
 # At 224 pixels and 1000 classes: vision_transformer's `models_test.py`.
 PUBLISHED = {
@@ -255,24 +258,33 @@ def loss_and_gradients(model, images):
 
 @pytest.mark.parametrize(("kind", "kept"), [("token", 1), ("distilled", 2)])
 def test_training_leaves_out_only_what_has_no_gradient(
-    kind, kept, tiny, rng, randomize, monkeypatch
+    kind, kept, tiny, rng, randomize
 ):
     config = tiny(**CONFIGS[kind], drop_path=0.5, layer_scale=0.1)
     images = rng.uniform(0, 255, (8, *config.image_size, config.channels))
     weights = randomize(build_vit(config)).get_weights()
     found = []
-    for skip in (True, False):
-        if not skip:
-            monkeypatch.setattr(layers.FirstTokens, "call", lambda self, x: x)
+    for context in (first_tokens_alone, contextlib.nullcontext):
         keras.utils.set_random_seed(0)
         model = build_vit(config)
         model.set_weights(weights)
         last = model.get_layer(f"block_{config.depth - 1:02d}_mlp_add").output
-        tokens = keras.Model(model.input, last)(images, training=True)
-        assert (tokens.shape[1] == kept) == skip
-        found.append(loss_and_gradients(model, images))
+        with context(model):
+            found.append(loss_and_gradients(model, images))
+            tokens = keras.Model(model.input, last)(images, training=True)
+        count = config.num_patches + config.num_prefix_tokens
+        assert tokens.shape[1] == (kept if context is first_tokens_alone else count)
     (loss, gradients), (expected_loss, expected) = found
     np.testing.assert_allclose(loss, expected_loss, rtol=1e-6)
     for got, full in zip(gradients, expected, strict=True):
         assert np.any(full)
         np.testing.assert_allclose(got, full, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_on_the_tokens_of_another_is_trained_on_all_of_them(tiny, rng):
+    model = build_vit(tiny())
+    features = feature_model(model, "mean")
+    images = rng.uniform(0, 255, (2, *tiny().image_size, 3))
+    np.testing.assert_allclose(
+        features(images, training=True), features(images, training=False), rtol=1e-5
+    )

@@ -9,6 +9,7 @@ import pytest
 
 import keras_vit
 from keras_vit.callbacks import AveragedWeights, BestModel, Progress
+from keras_vit.layers import FirstTokens
 from keras_vit.optimizer import make_optimizer
 
 
@@ -73,6 +74,28 @@ def test_the_same_seed_gives_the_same_weights(tiny, stripes):
     first = weights(1)
     np.testing.assert_array_equal(weights(1), first)
     assert (weights(2) != first).any()
+
+
+def test_only_tokens_that_are_read_are_computed_while_it_trains(
+    tiny, stripes, rng, uncompiled, monkeypatch
+):
+    counts, original = [], FirstTokens.call
+
+    def call(self, tokens, training=False):
+        kept = original(self, tokens, training=training)
+        counts.append((training, kept.shape[1]))
+        return kept
+
+    monkeypatch.setattr(FirstTokens, "call", call)
+    config = tiny(num_classes=2, class_names=("across", "down"))
+    model, data = keras_vit.build_vit(config), stripes(rng).load(batch_size=16)
+    every = config.num_patches + 1
+    counts.clear()
+    keras_vit.train(model, data, keras_vit.TrainingRecipe(epochs=1), verbose=0)
+    assert {(True, 1), (False, every)} <= set(counts)
+    counts.clear()
+    model(np.zeros((2, 8, 12, 3)), training=True)
+    assert counts == [(True, every)]
 
 
 def test_nothing_keeps_a_trained_model_and_its_images(tiny, stripes, rng, uncompiled):

@@ -76,16 +76,17 @@ class PrefixTokens(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class FirstTokens(layers.Layer):
-    """The first tokens alone in training, all tokens otherwise.
+    """All tokens; in training the first ones alone, while `alone` is set.
 
-    In the last block, where only these are read by the pool, every query and every
-    feed-forward of another token is work whose gradient is zero.
+    In the last block, where the pool reads only these, every query and every
+    feed-forward of another token is work whose gradient is zero. Another model on the
+    same layers may read the others, so `alone` is set by who knows what is trained:
+    `keras_vit.train`.
 
     Args:
         count: Number of tokens that are kept.
 
-    Input shape: `(b, n, d)`.  Output shape: `(b, count, d)` in training, else
-    `(b, n, d)`.
+    Input shape: `(b, n, d)`.  Output shape: `(b, count, d)` or `(b, n, d)`.
 
     Source: https://arxiv.org/abs/2103.17239, section 3 (the last layers of CaiT
         compute nothing but the class token).
@@ -94,9 +95,10 @@ class FirstTokens(layers.Layer):
     def __init__(self, count: int, **kwargs):
         super().__init__(**kwargs)
         self.count = count
+        self.alone = False
 
     def call(self, tokens, training=False):
-        return tokens[:, : self.count] if training else tokens
+        return tokens[:, : self.count] if training and self.alone else tokens
 
     def compute_output_shape(self, input_shape):
         return input_shape
