@@ -97,7 +97,7 @@ def classify_folder(
     if workers < 1:
         raise ValueError(f"The workers must be one or more. Received: {workers}")
     if not folder.is_dir():
-        raise ValueError(f"There is no folder '{folder}'.")
+        raise ValueError(f"There is no folder '{folder}', and --output takes one.")
     check_writable(output)
     with quiet():
         from keras_vit_export.runtime import Classifier
