@@ -351,6 +351,7 @@ def test_a_csv_of_another_model_folder_or_kind_is_refused_and_left(
     content = DIGITS.read_bytes()
     names, contract = metadata.read(content)
     flatbuffer = content[: content.index(b"PK\x03\x04")]
+    contract["recipe"] = "another"
     other.write_bytes(metadata.attach(flatbuffer, names, contract))
 
     def line(model, folder):
