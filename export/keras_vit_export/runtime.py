@@ -286,6 +286,8 @@ class Classifier:
                 reason = " ".join(str(error).split())[:200]
                 raise ValueError(f"The model can't be run. {reason}") from error
             row = self._interpreter.get_tensor(self._output["index"])[0]
+        if not np.isfinite(row).all():
+            raise ValueError("The model can't be run. It gives NaN or infinity.")
         scale, zero_point = self._output["quantization"]
         if not scale:
             return row
