@@ -52,12 +52,9 @@ def check(recipe, size, precision):
 
 
 def check_uncompiled(*case):
-    """Operation by operation: compiling a step is most of the time of a test."""
+    """For a process of its own, which has no fixtures."""
     tf.config.run_functions_eagerly(True)
-    try:
-        check(*case)
-    finally:
-        tf.config.run_functions_eagerly(False)
+    check(*case)
 
 
 def apart(function, recipe, size, precision):
@@ -76,8 +73,8 @@ def apart(function, recipe, size, precision):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("size", SMALL)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_trains_the_smallest_sizes(recipe, size, precision):
-    check_uncompiled(recipe, size, precision)
+def test_every_recipe_trains_the_smallest_sizes(recipe, size, precision, uncompiled):
+    check(recipe, size, precision)
 
 
 @pytest.mark.long

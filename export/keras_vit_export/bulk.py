@@ -359,6 +359,6 @@ def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
         return [name, *[""] * 6, " ".join(str(error).split())]
     probabilities = classifier.probabilities([image])[0]
     best = most_probable(classifier.class_names, probabilities, 3)
-    answers = [(name, f"{part:.4f}") for name, part in best]
+    answers = [(class_name, f"{part:.4f}") for class_name, part in best]
     cells = [*itertools.chain(*answers), *[""] * 4][:6]  # two classes have no third
     return [name, *cells, ""]
