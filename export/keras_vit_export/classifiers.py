@@ -64,10 +64,16 @@ class KerasClassifier:
         return fit_image(open_image(path), **self.preprocessing)
 
     def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray:
-        """Probabilities `(b, num_classes)` of images `(height, width, c)`, 0..255."""
+        """Probabilities `(b, num_classes)` of images `(height, width, c)`, 0..255.
+
+        Raises:
+            ValueError: If the model gives NaN or infinity.
+        """
         from keras import ops
 
         output = self.output(np.asarray(images))
+        if not np.isfinite(output).all():
+            raise ValueError("The Keras model gives NaN or infinity.")
         return output if self.ends_in_probabilities else np.array(ops.softmax(output))
 
     def output(self, images: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 from keras_vit_export import Classifier, export
-from keras_vit_export.convert import read_origin
+from keras_vit_export.classifiers import KerasClassifier
+from keras_vit_export.convert import convert_as_it_is, read_origin
 from keras_vit_export.exporter import Exporter, export_all
 from keras_vit_export.inspection import weight_types
 from keras_vit_export.recipes import RECIPES
@@ -109,8 +110,11 @@ def test_an_answer_of_no_numbers_is_no_success(images):
     x = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     model.layers[-1].kernel.assign(np.full((3, 3), 1e38))
-    with pytest.raises(RuntimeError, match="numbers that are none"):
+    with pytest.raises(ValueError, match="The Keras model gives NaN or infinity"):
         export(model, "float32", images)
+    file = Classifier(convert_as_it_is(KerasClassifier(model)))
+    with pytest.raises(ValueError, match="can't be run. It gives NaN or infinity"):
+        file.probabilities(np.full((1, 8, 12, 3), 255, "uint8"))
 
 
 def test_a_changed_model_is_noticed_although_its_softmax_is_sure(
