@@ -199,6 +199,28 @@ class Checkpoints(keras.callbacks.Callback):
         )
 
 
+class RestOfEpoch(keras.callbacks.Callback):
+    """Ends an epoch that an earlier process began, when its last step is done.
+
+    Keras would find that out by a step that gets no images, and cut that off. With XLA
+    nothing of it was done then; without, on several devices, whatever does not depend
+    on images was: dropout's state had moved on, the metrics had counted. Stands behind
+    all others.
+
+    Args:
+        steps: How many are left.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self.left -= 1
+        if self.left == 0:  # below it in later epochs
+            raise StopIteration  # as an iterator does; `fit` ends the epoch
+
+
 class Pace(keras.callbacks.Callback):
     """How fast the steps were, and how long they waited for their images.
 

@@ -5,7 +5,7 @@ import zipfile
 
 import keras
 
-from keras_vit.freezing import trainable
+from keras_vit.switching import switched
 from keras_vit_files import whole_file
 
 
@@ -14,7 +14,7 @@ def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
     and with no layer frozen."""
     # Not lists of one: a loaded model would give one, and want one.
     bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    with whole_file(path) as partial, trainable(bare.layers, True):
+    with whole_file(path) as partial, switched(bare.layers, "trainable", True):
         bare.save(partial)
 
 

@@ -1,11 +1,10 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
-import contextlib
 import dataclasses
 import pathlib
 import time
 import warnings
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -22,17 +21,18 @@ from keras_vit.callbacks import (
     History,
     Pace,
     Progress,
+    RestOfEpoch,
 )
 from keras_vit.config import ViTConfig
 from keras_vit.distillation import Student, check_teacher, fingerprint
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
-from keras_vit.freezing import trainable
 from keras_vit.layers import FirstTokens
 from keras_vit.model import config_of, with_head
 from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
+from keras_vit.switching import switched
 from keras_vit.watching import TensorBoardLogs, draw_training_page
 
 
@@ -189,8 +189,12 @@ def _fit(
         for layer in model.layers
         if recipe.trainable and not layer.name.startswith(recipe.trainable)
     ]
+    epoch, begun = divmod(done, data.training.steps_per_epoch)
+    if begun:
+        rest = RestOfEpoch(data.training.steps_per_epoch - begun)
+        callbacks = [*callbacks, rest]
     with (
-        trainable(frozen, False),
+        switched(frozen, "trainable", False),
         first_tokens_alone(model),
         warnings.catch_warnings(),
     ):
@@ -201,7 +205,7 @@ def _fit(
             trained.fit(
                 batches,
                 validation_data=validation,
-                initial_epoch=done // data.training.steps_per_epoch,
+                initial_epoch=epoch,
                 epochs=recipe.epochs,
                 callbacks=callbacks,
                 shuffle=False,  # the data set shuffles itself
@@ -209,21 +213,14 @@ def _fit(
             )
 
 
-@contextlib.contextmanager
-def first_tokens_alone(model: keras.Model) -> Iterator[None]:
+def first_tokens_alone(model: keras.Model) -> AbstractContextManager[None]:
     """While the block runs, training computes no token that the pool does not read.
 
     Args:
         model: Built by `build_vit`, to be trained for its own output and no other.
     """
     found = [layer for layer in model.layers if isinstance(layer, FirstTokens)]
-    try:
-        for layer in found:
-            layer.alone = True
-        yield
-    finally:
-        for layer in found:
-            layer.alone = False
+    return switched(found, "alone", True)
 
 
 def compiled(

@@ -1,7 +1,9 @@
 """Shared by all tests: quiet TensorFlow, seeds, tiny configurations."""
 
+import contextlib
 import os
 import tempfile
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -35,6 +37,25 @@ def uncompiled():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@contextlib.contextmanager
+def xla_off():
+    """While the block runs, `train` has TensorFlow run its graphs as they are."""
+    compile_ = keras.Model.compile
+
+    def plain(*arguments, **options):
+        compile_(*arguments, **options | {"jit_compile": False})
+
+    with mock.patch.object(keras.Model, "compile", plain):
+        yield
+
+
+@pytest.fixture
+def without_xla():
+    """Steps are graphs, not compiled: three times as fast for a few of them."""
+    with xla_off():
+        yield
 
 
 @pytest.fixture

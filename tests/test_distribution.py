@@ -3,10 +3,7 @@
 import csv
 import json
 import os
-import pathlib
 import socket
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -14,13 +11,15 @@ import pytest
 
 from keras_vit import distribution
 from keras_vit.distribution import Cluster, Watchdog, read_cluster
+from tests import processes
 
-ROOT = pathlib.Path(__file__).parent.parent
 EPOCHS = 4
 
 
-def work(folder, kind, *, silence=3.0, patience=120.0, killed_at=0):
+def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
     """What each worker does; `"two"` is two replicas in one process."""
+    if cluster:
+        os.environ["TF_CONFIG"] = cluster
     import keras
     import tensorflow as tf
 
@@ -74,30 +73,18 @@ def work(folder, kind, *, silence=3.0, patience=120.0, killed_at=0):
 
 def start(folder, kind, worker=None, ports=(), **options):
     """A process that works."""
-    code = (
-        "import pathlib, tests.test_distribution as it; "
-        f"it.work(pathlib.Path({str(folder)!r}), {kind!r}, **{options!r})"
-    )
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    config = ""
     if worker is not None:
         addresses = [f"127.0.0.1:{port}" for port in ports]
         task = {"type": "worker", "index": worker}
-        config = {"cluster": {"worker": addresses}, "task": task}
-        environment["TF_CONFIG"] = json.dumps(config)
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    return processes.start(work, folder, kind, config, **options)
 
 
 def ended(process, timeout=240):
     """Its exit status and what it said."""
-    said, _ = process.communicate(timeout=timeout)
-    return process.returncode, said
+    status = processes.finished(process, timeout)
+    return status, process.said.read_text()
 
 
 def free_ports(count):
@@ -126,8 +113,8 @@ def two_replicas(tmp_path_factory):
 
 def test_two_workers_train_as_two_replicas_do(two_replicas, tmp_path):
     ports = free_ports(2)
-    processes = [start(tmp_path / "run", "workers", i, ports) for i in range(2)]
-    for status, said in map(ended, processes):
+    workers = [start(tmp_path / "run", "workers", i, ports) for i in range(2)]
+    for status, said in map(ended, workers):
         assert status == 0, said
     found = history(tmp_path / "run")
     assert found.shape == two_replicas.shape == (EPOCHS, 5)
@@ -138,14 +125,14 @@ def test_two_workers_train_as_two_replicas_do(two_replicas, tmp_path):
 def test_a_job_whose_worker_is_killed_goes_on_when_all_are_started_again(
     two_replicas, tmp_path
 ):
-    folder, killed_at = tmp_path / "run", [0, 13]  # in the second epoch
+    folder, killed_at = tmp_path / "run", [0, 15]  # of step 14 is a checkpoint
     for attempt in range(3):  # what a supervisor does
         ports = free_ports(2)
-        processes = [
+        workers = [
             start(folder, "workers", i, ports, killed_at=killed_at[i]) for i in range(2)
         ]
-        gone = [process.wait(timeout=240) for process in processes][1]
-        outcomes = [ended(process) for process in processes]
+        outcomes = [ended(worker) for worker in workers]
+        gone = outcomes[1][0]
         if all(status == 0 for status, _ in outcomes):
             break
         assert attempt == 0 and gone == 9, outcomes

@@ -15,7 +15,7 @@ RANKS = [
         "keras_vit.evaluation",
         "keras_vit.batches",
         "keras_vit.recipes",
-        "keras_vit.freezing",
+        "keras_vit.switching",
     },
     {
         "keras_vit.layers",

@@ -3,12 +3,12 @@
 import csv
 import json
 import os
-import pathlib
+import pkgutil
 import random
+import shutil
 import signal
-import subprocess
-import sys
 import time
+from unittest import mock
 
 import keras
 import numpy as np
@@ -17,30 +17,23 @@ import pytest
 import keras_vit
 from keras_vit import checkpoints
 from keras_vit.callbacks import Checkpoints, Progress
-
-# One training process. The second argument names a function that kills it, and when.
-SCRIPT = """
-import os, pathlib, sys
-folder, hook, epochs = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-from keras_vit import checkpoints, files
-if hook != "none":
-    where, attribute, count = hook.split(":")
-    owner = {"checkpoints": checkpoints, "path": pathlib.Path}[where]
-    original, calls = getattr(owner, attribute), []
-    def killed(*arguments, **options):
-        calls.append(0)
-        if len(calls) == int(count):
-            os._exit(9)
-        return original(*arguments, **options)
-    setattr(owner, attribute, killed)
-import tests.test_resume as it
-it.run(folder, resume=(folder / "run.json").exists(), epochs=epochs)
-"""
-ROOT = pathlib.Path(__file__).parent.parent
+from tests import processes
+from tests.conftest import xla_off
 
 
 def run(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
-    """Trains a tiny model that has everything a checkpoint must hold."""
+    """Trains a tiny model that has everything a checkpoint must hold.
+
+    Without XLA, as on several devices; compiling takes longer than all else together.
+    """
+    with xla_off():
+        return run_compiled(
+            folder, resume=resume, seed=seed, epochs=epochs, every=every, **changed
+        )
+
+
+def run_compiled(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
+    """The same with XLA, as `train` does it."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8")
     rows = {"train": range(28), "validation": range(28, 38), "test": range(38, 48)}
@@ -121,76 +114,67 @@ def test_a_run_killed_at_a_step_ends_as_if_it_was_not(
         patch.setattr(Progress, "on_train_batch_end", stop)
         run(tmp_path / "run", every=every)
     assert checkpoints.newest(tmp_path / "run")["step"] == newest
+    assert_saved_is_best(tmp_path / "run", rows=1)  # the first epoch
     run(tmp_path / "run", every=every, resume=True)
     assert_same(tmp_path / "run", outcome(whole))
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def start(folder, hook="none", epochs=6):
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(folder), hook, str(epochs)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def run_until(folder, hook):
+    """In a process of its own: ends it at a call of a function, by name and count."""
+    if hook:
+        name, count = hook
+        original, calls = pkgutil.resolve_name(name), []
 
+        def killed(*arguments, **options):
+            calls.append(name)
+            if len(calls) == count:
+                os._exit(9)
+            return original(*arguments, **options)
 
-def finished(process):
-    output, _ = process.communicate(timeout=120)
-    return process.returncode, output[-2000:]
+        mock.patch(name, killed).start()
+    run(folder, resume=(folder / "run.json").exists())
 
 
 def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path):
     folder = tmp_path / "run"
     hooks = (
-        "checkpoints:save_file:2",  # before weights are written
-        "path:write_text:3",  # after them: notes, or the history
-        "path:rename:2",  # all written, not in place yet
-        "path:replace:1",  # a file written, not in place yet
-        "path:replace:2",
-        "path:replace:3",
+        ("keras_vit.checkpoints.save_file", 2),  # before weights are written
+        ("pathlib.Path.write_text", 3),  # after them: notes, or the history
+        ("pathlib.Path.rename", 2),  # all written, not in place yet
+        ("pathlib.Path.replace", 1),  # a file written, not in place yet
+        ("pathlib.Path.replace", 2),
+        ("pathlib.Path.replace", 3),
     )
     for hook in hooks:
-        code, output = finished(start(folder, hook))
-        assert code == 9, f"{hook}: {output}"
-    code, output = finished(start(folder))
-    assert code == 0, output
+        assert processes.finished(processes.start(run_until, folder, hook)) == 9, hook
+    assert processes.finished(processes.start(run_until, folder, None)) == 0
     assert_same(folder, outcome(whole))
+
+
+def run_long(folder):
+    """In a process of its own."""
+    run_compiled(folder, resume=(folder / "run.json").exists(), epochs=50)
 
 
 def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
     folder, moments = tmp_path / "run", random.Random(0)
     kills = 0
     while kills < 5:
-        process = start(folder, epochs=150)
+        process = processes.start(run_long, folder)
         deadline = time.monotonic() + 100
         before = set(folder.glob("checkpoints/*"))
-        while set(folder.glob("checkpoints/*")) <= before and process.poll() is None:
+        while set(folder.glob("checkpoints/*")) <= before and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(moments.uniform(0, 1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was done before the kill"
+        time.sleep(moments.uniform(0, 0.4))  # some ten of fifty epochs in all
+        process.kill()
+        status = processes.finished(process)
+        assert status == -signal.SIGKILL, "it was done before the kill"
         kills += 1
-    code, output = finished(start(folder, epochs=150))
-    assert code == 0, output
-    run(tmp_path / "whole", epochs=150)
+    for last in (folder, tmp_path / "whole"):
+        assert processes.finished(processes.start(run_long, last)) == 0
     assert_same(folder, outcome(tmp_path / "whole"))
-
-
-def test_a_run_of_other_settings_is_refused_and_they_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(Progress, "on_epoch_begin", _stop_at(1))
-    with pytest.raises(Killed):
-        run(tmp_path / "run")
-    monkeypatch.undo()
-    with pytest.raises(
-        ValueError, match=r"recipe\.epochs was 6, is 7; seed was 5, is 6"
-    ):
-        run(tmp_path / "run", resume=True, epochs=7, seed=6)
 
 
 def _stop_at(last):
@@ -201,29 +185,38 @@ def _stop_at(last):
     return stop
 
 
-def test_what_can_not_be_resumed_is_refused(tmp_path):
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory):
+    """The folder of a run without averaged weights that saw four epochs of six."""
+    folder = tmp_path_factory.mktemp("broken_off") / "run"
+    with (
+        mock.patch.object(Progress, "on_epoch_begin", _stop_at(4)),
+        pytest.raises(Killed),
+    ):
+        run(folder, ema_momentum=0.0)
+    return folder
+
+
+def test_a_run_of_other_settings_is_refused_and_they_are_named(broken_off):
+    with pytest.raises(
+        ValueError, match=r"recipe\.epochs was 6, is 7; seed was 5, is 6"
+    ):
+        run(broken_off, resume=True, epochs=7, seed=6, ema_momentum=0.0)
+
+
+def test_what_can_not_be_resumed_is_refused(whole, tmp_path):
     with pytest.raises(ValueError, match="no run to resume"):
         run(tmp_path / "none", resume=True)
-    run(tmp_path / "done", epochs=1)
     with pytest.raises(ValueError, match="is finished"):
-        run(tmp_path / "done", resume=True, epochs=1)
+        run(whole, resume=True)
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_the_saved_model_evaluates_to_the_best_row_exactly(
-    ema, whole, tmp_path, monkeypatch
-):
-    """At the end, after a run was broken off, and after it went on."""
-    if not ema:
-        whole = tmp_path / "whole"
-        run(whole, ema_momentum=ema)
+def test_the_saved_model_evaluates_to_the_best_row_exactly(broken_off, whole, tmp_path):
+    """With averaged weights and without; broken off, and after it went on."""
     assert_saved_is_best(whole, rows=6)
-    monkeypatch.setattr(Progress, "on_epoch_begin", _stop_at(4))
-    with pytest.raises(Killed):
-        run(tmp_path / "run", ema_momentum=ema)
-    assert_saved_is_best(tmp_path / "run", rows=4)
-    monkeypatch.undo()
-    run(tmp_path / "run", resume=True, ema_momentum=ema)
+    assert_saved_is_best(broken_off, rows=4)
+    shutil.copytree(broken_off, tmp_path / "run")
+    run(tmp_path / "run", resume=True, ema_momentum=0.0)
     assert_saved_is_best(tmp_path / "run", rows=6)
 
 
@@ -265,7 +258,7 @@ def assert_saved_is_best(folder, rows):
             from_logits=True, label_smoothing=0.1
         ),
         metrics=["accuracy"],
-        jit_compile=True,
+        jit_compile=False,  # as in `run`
     )
     loss, accuracy = model.evaluate(images, labels, batch_size=4, verbose=0)
     assert (accuracy, -loss) == max(scores)

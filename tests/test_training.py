@@ -59,7 +59,7 @@ def test_training_learns_and_fills_the_folder(model, data, tmp_path):
     )
 
 
-def test_the_same_seed_gives_the_same_weights(tiny, stripes):
+def test_the_same_seed_gives_the_same_weights(tiny, stripes, without_xla):
     first_weights = keras_vit.build_vit(tiny(num_classes=2)).get_weights()
 
     def weights(seed):
@@ -144,7 +144,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
 
 @pytest.mark.parametrize("after", [0, 2])
 def test_an_interrupted_run_keeps_what_was_finished(
-    after, model, data, tmp_path, monkeypatch
+    after, model, data, tmp_path, monkeypatch, without_xla
 ):
     def interrupt(self, epoch, logs=None):
         if epoch == after:
@@ -178,7 +178,7 @@ def test_model_and_data_must_have_the_same_classes_in_order(tiny, data, fields):
         keras_vit.train(keras_vit.build_vit(tiny(**fields)), data)
 
 
-def test_a_loss_that_is_no_number_is_no_success(model, data, tmp_path):
+def test_a_loss_that_is_no_number_is_no_success(model, data, tmp_path, without_xla):
     weights = model.get_layer("block_00_mlp").hidden.kernel
     weights.assign(np.full(weights.shape, np.nan))
     with pytest.raises(RuntimeError, match="The loss became nan at step 1;"):

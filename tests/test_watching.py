@@ -19,7 +19,7 @@ def events_in(folder):
 
 
 def test_the_logs_hold_the_history_and_a_page_of_training_images(
-    tiny, stripes, rng, tmp_path
+    tiny, stripes, rng, tmp_path, without_xla
 ):
     model = keras_vit.build_vit(tiny(num_classes=2))
     recipe = keras_vit.TrainingRecipe(epochs=3, learning_rate=1e-3, warmup=0.0)
@@ -47,7 +47,9 @@ def test_the_logs_hold_the_history_and_a_page_of_training_images(
     assert tf.io.decode_png(image).shape[0] > 100
 
 
-def test_a_resumed_run_goes_on_in_the_same_logs(tiny, stripes, tmp_path, monkeypatch):
+def test_a_resumed_run_goes_on_in_the_same_logs(
+    tiny, stripes, tmp_path, monkeypatch, without_xla
+):
     def run(resume):
         return keras_vit.train(
             keras_vit.build_vit(tiny(num_classes=2)),

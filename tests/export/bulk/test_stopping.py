@@ -1,0 +1,136 @@
+"""A run or a worker that ends too early, and the run that goes on."""
+
+import os
+import pathlib
+import shutil
+import signal
+
+import pytest
+from keras_vit_export import bulk
+
+from .running import (
+    DIGITS,
+    children,
+    finished,
+    kill_and_go_on,
+    start,
+    wait_for,
+)
+
+
+def test_killed_at_random_moments_it_ends_as_if_it_was_not(digits, whole, tmp_path):
+    killed = 0
+    for seed in range(3):
+        output = tmp_path / f"{seed}.csv"
+        killed += kill_and_go_on(digits, output, seed, 2, whole)
+        assert output.read_bytes() == whole
+    assert killed
+
+
+def test_cut_off_at_any_byte_a_csv_is_mended(digits, whole, tmp_path, monkeypatch):
+    """Also within the header, a line's end, and a name in quotes over two lines."""
+    folder, output = tmp_path / "few", tmp_path / "out.csv"
+    (folder / "a\r\n").mkdir(parents=True)
+    for name in ('a\r\n/b",.png', "c.png"):
+        shutil.copy(digits / "0/0.png", folder / name)
+    rows = [[name, *["x"] * 6, ""] for name in ('a\r\n/b",.png', "c.png")]
+    # Without processes: there are some 200 cuts.
+    monkeypatch.setattr(
+        bulk, "_rows", lambda model, folder, names, workers: _made(rows, names)
+    )
+    bulk.classify_folder(DIGITS, folder, output)
+    expected = output.read_bytes()
+    assert expected.count(b"\n") == 4
+    for end in range(len(expected)):
+        output.write_bytes(expected[:end])
+        bulk.classify_folder(DIGITS, folder, output)
+        assert output.read_bytes() == expected, end
+
+
+def _made(rows, names):
+    for name in names:
+        yield [row for row in rows if row[0] == name]
+
+
+def test_a_worker_that_is_killed_ends_the_run_and_keeps_what_was_done(
+    digits, whole, tmp_path
+):
+    output = tmp_path / "out.csv"
+    process = start(digits, output, "--workers", 2)
+    wait_for(lambda: output.exists() and output.stat().st_size > 2000, process)
+    os.kill(children(process)[-1], signal.SIGKILL)
+    status, _, err = finished(process)
+    assert status == 4
+    assert len(err.splitlines()) == 1
+    assert "a worker died of SIGKILL with '" in err and ".png' in hand" in err
+    assert "rows are kept" in err
+    assert 2000 < output.stat().st_size < len(whole)
+    assert finished(start(digits, output))[0] == 0
+    assert output.read_bytes() == whole
+
+
+def test_workers_end_when_the_run_is_killed(digits, tmp_path):
+    output = tmp_path / "out.csv"
+    process = start(digits, output, "--workers", 2)
+    wait_for(lambda: output.exists() and output.stat().st_size > 2000, process)
+    left = children(process)
+    assert len(left) == 2
+    process.kill()
+    process.wait()
+
+    def gone(number):
+        try:
+            state = pathlib.Path(f"/proc/{number}/stat").read_text()
+        except OSError:
+            return True
+        return state.rpartition(")")[2].split()[0] == "Z"  # ended, not yet collected
+
+    wait_for(lambda: all(map(gone, left)))
+    process.communicate()
+
+
+def test_a_crash_names_the_image_in_hand(digits, tmp_path, monkeypatch):
+    """A worker finds this module by its name, so it runs this `_row` too."""
+    monkeypatch.setattr(bulk, "_work", _work_and_crash)
+    with pytest.raises(bulk.WorkerDiedError, match=r"SIGSEGV with '3/10\.png' in hand"):
+        bulk.classify_folder(DIGITS, digits, tmp_path / "out.csv", workers=2)
+
+
+def _work_and_crash(*arguments):
+    answer = bulk._row
+
+    def row(classifier, folder, name):
+        if name == "3/10.png":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return answer(classifier, folder, name)
+
+    bulk._row = row
+    WORK(*arguments)
+
+
+WORK = bulk._work
+
+
+def test_workers_leave_an_interruption_to_the_run(digits, whole, tmp_path):
+    """A terminal sends Ctrl-C to them too."""
+    output = tmp_path / "out.csv"
+    process = start(digits, output, "--workers", 2)
+    wait_for(lambda: output.exists() and output.stat().st_size > 2000, process)
+    for number in children(process):
+        os.kill(number, signal.SIGINT)
+    assert finished(process)[::2] == (0, "")
+    assert output.read_bytes() == whole
+
+
+def test_an_interrupted_run_is_130_in_one_line_and_goes_on(digits, whole, tmp_path):
+    output = tmp_path / "out.csv"
+    process = start(digits, output)
+    wait_for(lambda: output.exists() and output.stat().st_size > 2000, process)
+    for number in [*children(process), process.pid]:  # as a terminal does
+        os.kill(number, signal.SIGINT)
+    status, _, err = finished(process)
+    assert status == 130
+    assert len(err.splitlines()) == 1
+    assert "interrupted." in err and f"rows are kept in '{output}'" in err
+    assert finished(start(digits, output))[0] == 0
+    assert output.read_bytes() == whole
