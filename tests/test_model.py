@@ -172,7 +172,7 @@ def test_one_image_gives_its_row_of_the_batch(config, rng, randomize):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_a_model_fits_in_mixed_precision(policy, config, rng):
+def test_a_model_fits_in_mixed_precision(policy, config, rng, uncompiled):
     keras.config.set_dtype_policy(policy)
     model = build_vit(config)
     loss = keras.losses.SparseCategoricalCrossentropy(config.head_output == "logits")

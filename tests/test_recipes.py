@@ -19,13 +19,10 @@ LARGE = (*MIDDLE, "L", "H", "g")
 # is kept of the best epoch: eight times the weights.
 NEEDED_GB = {"L": 10, "H": 20, "g": 36}
 PRECISIONS = ("float32", "mixed_bfloat16")
-# Every size, every precision and every recipe; all of each by all others take long.
-SAMPLED = [
-    (size, precision, recipe)
-    for (size, precision), recipe in zip(
-        itertools.product(MIDDLE, PRECISIONS), itertools.cycle(RECIPES), strict=False
-    )
-]
+# All sizes by all recipes in all precisions take an hour.
+SAMPLED = list(
+    zip(MIDDLE, itertools.cycle(PRECISIONS), list(RECIPES)[1:], strict=False)
+)
 
 
 def two_steps(recipe, size, precision):
