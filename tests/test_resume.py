@@ -21,19 +21,17 @@ from tests import processes
 from tests.conftest import xla_off
 
 
-def run(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
-    """Trains a tiny model that has everything a checkpoint must hold.
+def run(folder, **options):
+    """As `run_compiled`, without XLA, as on several devices.
 
-    Without XLA, as on several devices; compiling takes longer than all else together.
+    Compiling takes longer than all else together.
     """
     with xla_off():
-        return run_compiled(
-            folder, resume=resume, seed=seed, epochs=epochs, every=every, **changed
-        )
+        return run_compiled(folder, **options)
 
 
 def run_compiled(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
-    """The same with XLA, as `train` does it."""
+    """Trains a tiny model that has everything a checkpoint must hold."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8")
     rows = {"train": range(28), "validation": range(28, 38), "test": range(38, 48)}
@@ -175,6 +173,7 @@ def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
     for last in (folder, tmp_path / "whole"):
         assert processes.finished(processes.start(run_long, last)) == 0
     assert_same(folder, outcome(tmp_path / "whole"))
+    assert_saved_is_best(folder, rows=50, compiled=True)
 
 
 def _stop_at(last):
@@ -244,7 +243,7 @@ def _stop_in(epoch):
     return stop
 
 
-def assert_saved_is_best(folder, rows):
+def assert_saved_is_best(folder, rows, compiled=False):
     with open(folder / "history.csv", newline="") as file:
         history = list(csv.DictReader(file))
     assert len(history) == rows
@@ -258,7 +257,7 @@ def assert_saved_is_best(folder, rows):
             from_logits=True, label_smoothing=0.1
         ),
         metrics=["accuracy"],
-        jit_compile=False,  # as in `run`
+        jit_compile=compiled,  # as it was validated
     )
     loss, accuracy = model.evaluate(images, labels, batch_size=4, verbose=0)
     assert (accuracy, -loss) == max(scores)
