@@ -12,20 +12,17 @@ import pathlib
 import sys
 
 from keras_vit_export.arguments import (
-    Plan,
     check_writable,
     data_for,
     image_paths,
-    new_config,
-    new_plan,
     next_free,
     open_keras,
     open_model,
-    resumed_plan,
     write_bytes,
     write_json,
     write_together,
 )
+from keras_vit_export.plans import Plan, demo_plan, new_plan, resumed_plan
 from keras_vit_export.terminal import quiet
 from keras_vit_files import as_json, new_folder
 
@@ -33,14 +30,10 @@ from keras_vit_files import as_json, new_folder
 def demo(options: argparse.Namespace) -> int:
     """Bundled digits -> run folder with a model, its exports and their report."""
     with quiet():
-        import keras_vit
         from keras_vit import data as data_sets
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
-    # Images this small, 19 steps an epoch, bear twice the default rate.
-    recipe = keras_vit.TrainingRecipe(epochs=options.epochs, learning_rate=6e-3)
-    print(f"Training on 8 x 8 digits for {recipe.epochs} epochs.")
-    source = data_sets.find_source("digits")
-    plan = Plan(source, new_config(source), recipe, seed=options.seed)
+    plan = demo_plan(data_sets.find_source("digits"), options.epochs, options.seed)
+    print(f"Training on 8 x 8 digits for {options.epochs} epochs.")
     model, data, run = _train(plan, folder)
     print(f"Top-1 on {data.counts['test']} test images: {run.evaluation.top1:.2%}")
     print("Exporting and measuring.")

@@ -64,6 +64,13 @@ def _add_training(train) -> None:
         help="peak (default: the recipe's, in proportion to the batch size)",
     )
     train.add_argument(
+        "--drop-path",
+        type=float,
+        metavar="PART",
+        help="leave out the branches of the last block for this part of the images, "
+        "of earlier blocks for less (default: 0; DeiT and CCT take 0.1)",
+    )
+    train.add_argument(
         "--precision", help="float32 (default) or mixed_bfloat16, of the computations"
     )
     add_path(

@@ -254,15 +254,20 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
             raise KeyboardInterrupt
 
     folder = tmp_path / "run"
-    arguments = ["train", "--dataset", "digits", "--variant", "nano/4", "--epochs", "2"]
+    shape = ["--variant", "nano/4", "--drop-path", "0.1"]
+    arguments = ["train", "--dataset", "digits", *shape, "--epochs", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "on_epoch_begin", interrupt)
         assert main([*arguments, "--output", str(folder)]) == 130
     assert f"--resume {folder} goes on" in capfd.readouterr().err
     line = complaint(capfd, "train", "--resume", folder, "--epochs", 3, "--seed", 4)
     assert "recipe.epochs was 2, is 3" in line and "seed was 0, is 4" in line
+    other = ("--variant", "nano/4", "--drop-path", 0.2)
+    line = complaint(capfd, "train", "--resume", folder, *other)
+    assert line.endswith("config.drop_path was 0.1, is 0.2")
     figures = tmp_path / "figures.json"
-    assert main(["train", "--resume", str(folder), "--json", str(figures)]) == 0
+    again = ["--variant", "nano/4", "--json", str(figures)]
+    assert main(["train", "--resume", str(folder), *again]) == 0
     out = capfd.readouterr().out
     assert "images a second" in out and "waiting" in out
     assert json.loads(figures.read_text())["images_per_second"] > 0
@@ -328,6 +333,8 @@ def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monke
     assert "flip must be one of true, false" in line("--set", "flip=1")
     assert "mixup must not be negative" in line("--set", "mixup=-1")
     assert "don't go with it" in line("--from", "m.keras", "--variant", "nano/2")
+    assert "don't go with it" in line("--from", "m.keras", "--drop-path", 0.0)
+    assert "in [0, 1)" in line("--drop-path", 1.0)
     assert "There is no file" in line("--from", tmp_path / "m.keras")
     assert "There is no file" in line("--teacher", tmp_path / "m.keras")
     assert "mixed_bfloat16" in line("--precision", "bfloat")
