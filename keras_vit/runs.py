@@ -154,8 +154,8 @@ def draw_test_page(
     )
     title = (
         f"{len(wrong)} of {len(evaluation.labels)} test images wrong "
-        f"(top-1 {evaluation.top1:.1%}); {len(random)} at random, then the "
-        f"{len(surest)} surest mistakes"
+        f"(top-1 {evaluation.top1:.1%}); {len(random)} at random, then "
+        f"mistakes, the surest first ({len(surest)})"
     )
     pictures.draw_predictions(images, page, title, path)
 
