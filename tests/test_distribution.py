@@ -50,7 +50,7 @@ def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
         channels=1,
         patch_size=4,
         width=8,
-        depth=2,
+        depth=1,
         num_heads=2,
         mlp_dim=12,
         num_classes=10,
