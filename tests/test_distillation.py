@@ -77,12 +77,15 @@ def test_probabilities_are_taken_for_logits_too(rng):
 
 
 @pytest.mark.parametrize("output", ["logits", "softmax"])
-def test_a_student_learns_from_its_teacher_alone(output, tiny, data, tmp_path):
+def test_a_student_learns_from_its_teacher_alone(
+    output, tiny, data, tmp_path, without_xla
+):
     teacher = convolutional()
     teacher.layers[-1].bias.assign([-100.0, 100.0])  # "down", whatever it sees
     config = tiny(
         num_classes=2,
         class_names=("across", "down"),
+        depth=1,
         distillation_token=True,
         head_output=output,
     )

@@ -12,6 +12,7 @@ import pytest
 from keras_vit import distribution
 from keras_vit.distribution import Cluster, Watchdog, read_cluster
 from tests import processes
+from tests.conftest import pictures_off
 
 EPOCHS = 4
 
@@ -60,15 +61,16 @@ def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
         model = keras_vit.build_vit(config)
     # Clipping too, so that it is by the norm of all gradients together.
     recipe = keras_vit.TrainingRecipe(epochs=EPOCHS, translation=0.0, clip_norm=0.5)
-    keras_vit.train(
-        model,
-        data,
-        recipe,
-        output=folder,
-        resume=(folder / "run.json").exists(),
-        checkpoint_steps=3,
-        verbose=0,
-    )
+    with pictures_off():
+        keras_vit.train(
+            model,
+            data,
+            recipe,
+            output=folder,
+            resume=(folder / "run.json").exists(),
+            checkpoint_steps=3,
+            verbose=0,
+        )
 
 
 def start(folder, kind, worker=None, ports=(), **options):

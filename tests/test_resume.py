@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pathlib
 import pkgutil
 import random
 import shutil
@@ -18,7 +19,7 @@ import keras_vit
 from keras_vit import checkpoints
 from keras_vit.callbacks import Checkpoints, Progress
 from tests import processes
-from tests.conftest import xla_off
+from tests.conftest import pictures_off, xla_off
 
 
 def run(folder, **options):
@@ -31,7 +32,7 @@ def run(folder, **options):
 
 
 def run_compiled(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
-    """Trains a tiny model that has everything a checkpoint must hold."""
+    """Trains a tiny model with dropout, averaged weights and random images."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8")
     rows = {"train": range(28), "validation": range(28, 38), "test": range(38, 48)}
@@ -44,26 +45,26 @@ def run_compiled(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
         image_size=8,
         patch_size=4,
         width=8,
-        depth=2,
+        depth=1,
         num_heads=2,
         mlp_dim=12,
         num_classes=2,
         dropout=0.1,
-        drop_path=0.2,
     )
     recipe = keras_vit.TrainingRecipe(
         **{"epochs": epochs, "ema_momentum": 0.9, "flip": True, "mixup": 0.8} | changed
     )
-    return keras_vit.train(
-        keras_vit.build_vit(config),
-        source.load(config, batch_size=4, seed=seed),
-        recipe,
-        output=folder,
-        seed=seed,
-        resume=resume,
-        checkpoint_steps=every,
-        verbose=0,
-    )
+    with pictures_off():
+        return keras_vit.train(
+            keras_vit.build_vit(config),
+            source.load(config, batch_size=4, seed=seed),
+            recipe,
+            output=folder,
+            seed=seed,
+            resume=resume,
+            checkpoint_steps=every,
+            verbose=0,
+        )
 
 
 def outcome(folder):
@@ -94,55 +95,55 @@ class Killed(BaseException):
     """As if the process ended here."""
 
 
-# 7 steps an epoch: a checkpoint at each 7th, and at every other one within.
-@pytest.mark.parametrize(
-    ("step", "every", "newest"), [(9, 0, 7), (13, 2, 11), (14, 2, 13)]
-)
-def test_a_run_killed_at_a_step_ends_as_if_it_was_not(
-    step, every, newest, whole, tmp_path, monkeypatch
-):
-    original = Progress.on_train_batch_end
+def test_killed_at_three_steps_it_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):
+    """There are 7 steps an epoch: a checkpoint at each 7th, and within if asked."""
+    folder, original = tmp_path / "run", Progress.on_train_batch_end
+    for step, every, newest in ((9, 0, 7), (13, 2, 11), (14, 2, 13)):
 
-    def stop(self, batch, logs=None):
-        original(self, batch, logs)
-        if self.done == step:
-            raise Killed
+        def stop(self, batch, logs=None, step=step):
+            original(self, batch, logs)
+            if self.done == step:
+                raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Progress, "on_train_batch_end", stop)
-        run(tmp_path / "run", every=every)
-    assert checkpoints.newest(tmp_path / "run")["step"] == newest
-    assert_saved_is_best(tmp_path / "run", rows=1)  # the first epoch
-    run(tmp_path / "run", every=every, resume=True)
-    assert_same(tmp_path / "run", outcome(whole))
-    assert not (tmp_path / "run/checkpoints").exists()
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Progress, "on_train_batch_end", stop)
+            run(folder, every=every, resume=folder.exists())
+        assert checkpoints.newest(folder)["step"] == newest
+        assert_saved_is_best(folder, rows=1)  # the first epoch
+    run(folder, resume=True)
+    assert_same(folder, outcome(whole))
+    assert not (folder / "checkpoints").exists()
 
 
 def run_until(folder, hook):
-    """In a process of its own: ends it at a call of a function, by name and count."""
+    """In a process of its own: ends it where a function is given a file, by count."""
     if hook:
-        name, count = hook
-        original, calls = pkgutil.resolve_name(name), []
+        function, file, count = hook
+        original, calls = pkgutil.resolve_name(function), []
 
         def killed(*arguments, **options):
-            calls.append(name)
+            calls.extend(
+                it
+                for it in arguments
+                if isinstance(it, pathlib.Path) and it.name.startswith(file)
+            )
             if len(calls) == count:
                 os._exit(9)
             return original(*arguments, **options)
 
-        mock.patch(name, killed).start()
+        mock.patch(function, killed).start()
     run(folder, resume=(folder / "run.json").exists())
 
 
 def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path):
     folder = tmp_path / "run"
     hooks = (
-        ("keras_vit.checkpoints.save_file", 2),  # before weights are written
-        ("pathlib.Path.write_text", 3),  # after them: notes, or the history
-        ("pathlib.Path.rename", 2),  # all written, not in place yet
-        ("pathlib.Path.replace", 1),  # a file written, not in place yet
-        ("pathlib.Path.replace", 2),
-        ("pathlib.Path.replace", 3),
+        ("keras_vit.checkpoints.save_file", "state", 2),
+        ("pathlib.Path.write_text", "notes", 2),
+        ("pathlib.Path.rename", ".partial-step", 2),  # written, not in place yet
+        ("pathlib.Path.write_text", ".partial-history", 1),
+        ("pathlib.Path.replace", ".partial-history", 1),
+        ("pathlib.Path.replace", ".partial-model", 1),
     )
     for hook in hooks:
         assert processes.finished(processes.start(run_until, folder, hook)) == 9, hook
@@ -150,9 +151,12 @@ def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path
     assert_same(folder, outcome(whole))
 
 
+LONG = 24  # epochs
+
+
 def run_long(folder):
     """In a process of its own."""
-    run_compiled(folder, resume=(folder / "run.json").exists(), epochs=50)
+    run_compiled(folder, resume=(folder / "run.json").exists(), epochs=LONG)
 
 
 def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
@@ -165,7 +169,7 @@ def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
         while set(folder.glob("checkpoints/*")) <= before and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        time.sleep(moments.uniform(0, 0.4))  # some ten of fifty epochs in all
+        time.sleep(moments.uniform(0, 0.3))  # some five epochs in all
         process.kill()
         status = processes.finished(process)
         assert status == -signal.SIGKILL, "it was done before the kill"
@@ -173,7 +177,21 @@ def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
     for last in (folder, tmp_path / "whole"):
         assert processes.finished(processes.start(run_long, last)) == 0
     assert_same(folder, outcome(tmp_path / "whole"))
-    assert_saved_is_best(folder, rows=50, compiled=True)
+    assert_saved_is_best(folder, rows=LONG, compiled=True)
+
+
+def test_every_random_layer_goes_on_as_it_would_have(tiny, randomize, rng, tmp_path):
+    names = ("", "attention_", "patch_", "head_")
+    rates = {f"{name}dropout": 0.3 for name in names}
+    model = randomize(keras_vit.build_vit(tiny(drop_path=0.5, **rates)))
+    model.compile("adam")
+    model.optimizer.build(model.trainable_variables)
+    images = rng.uniform(0, 255, (8, 8, 12, 3)).astype("float32")
+    checkpoints.save(tmp_path, model, step=1, notes={})
+    first, second = (np.array(model(images, training=True)) for _ in range(2))
+    assert (first != second).any()
+    checkpoints.restore(tmp_path, model)
+    np.testing.assert_array_equal(model(images, training=True), first)
 
 
 def _stop_at(last):

@@ -21,7 +21,7 @@ def events_in(folder):
 def test_the_logs_hold_the_history_and_a_page_of_training_images(
     tiny, stripes, rng, tmp_path, without_xla
 ):
-    model = keras_vit.build_vit(tiny(num_classes=2))
+    model = keras_vit.build_vit(tiny(num_classes=2, depth=1))
     recipe = keras_vit.TrainingRecipe(epochs=3, learning_rate=1e-3, warmup=0.0)
     data = stripes(rng).load(batch_size=16)
     run = keras_vit.train(model, data, recipe, output=tmp_path / "run", verbose=0)
@@ -52,7 +52,7 @@ def test_a_resumed_run_goes_on_in_the_same_logs(
 ):
     def run(resume):
         return keras_vit.train(
-            keras_vit.build_vit(tiny(num_classes=2)),
+            keras_vit.build_vit(tiny(num_classes=2, depth=1)),
             stripes(np.random.default_rng(0)).load(batch_size=16),
             keras_vit.TrainingRecipe(epochs=3),
             output=tmp_path / "run",
