@@ -14,7 +14,7 @@ from keras_vit.distribution import Cluster, Watchdog, read_cluster
 from tests import processes
 from tests.conftest import pictures_off
 
-EPOCHS = 4
+EPOCHS = 3
 
 
 def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):

@@ -156,8 +156,8 @@ def test_what_is_decayed_is_the_same_after_a_resume(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", stop)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run")
+        run(tmp_path / "run", epochs=1)
     monkeypatch.setattr(checkpoints, "save", saved)
-    run(tmp_path / "run", resume=True)
+    run(tmp_path / "run", epochs=1, resume=True)
     assert len(decayed) == 1
     assert {path.rpartition("/")[2] for path in decayed[0]} == {"kernel"}

@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_weights(tiny, stripes, uncompiled):
         # Built anew each time: its dropout layers come with other seeds.
         model = keras_vit.build_vit(tiny(num_classes=2, dropout=0.1, drop_path=0.2))
         model.set_weights(first_weights)
-        data = stripes(np.random.default_rng(0)).load(batch_size=16, seed=seed)
+        data = stripes(np.random.default_rng(0), 40).load(batch_size=16, seed=seed)
         recipe = keras_vit.TrainingRecipe(epochs=1)
         keras_vit.train(model, data, recipe, seed=seed, verbose=0)
         return np.concatenate([w.ravel() for w in model.get_weights()])

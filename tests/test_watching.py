@@ -6,6 +6,7 @@ import keras_vit
 from keras_vit import pictures
 from keras_vit.callbacks import Progress
 from keras_vit.watching import draw_training_page
+from tests.conftest import pictures_off
 
 
 def events_in(folder):
@@ -51,14 +52,15 @@ def test_a_resumed_run_goes_on_in_the_same_logs(
     tiny, stripes, tmp_path, monkeypatch, without_xla
 ):
     def run(resume):
-        return keras_vit.train(
-            keras_vit.build_vit(tiny(num_classes=2, depth=1)),
-            stripes(np.random.default_rng(0)).load(batch_size=16),
-            keras_vit.TrainingRecipe(epochs=3),
-            output=tmp_path / "run",
-            resume=resume,
-            verbose=0,
-        )
+        with pictures_off():
+            return keras_vit.train(
+                keras_vit.build_vit(tiny(num_classes=2, depth=1)),
+                stripes(np.random.default_rng(0)).load(batch_size=16),
+                keras_vit.TrainingRecipe(epochs=3),
+                output=tmp_path / "run",
+                resume=resume,
+                verbose=0,
+            )
 
     def stop(self, epoch, logs=None):
         if epoch == 2:
