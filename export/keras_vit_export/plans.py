@@ -108,12 +108,7 @@ def new_plan(options: argparse.Namespace) -> Plan:
     check_choice("--recipe", name, RECIPES)
     if name in OF_TRAINED_MODELS and options.origin is None:
         raise ValueError(f"--recipe {name} needs --from, a trained model.")
-    shape = (options.variant, options.image_size, options.resize, options.teacher)
-    if options.origin and (any(shape) or options.drop_path is not None):
-        raise ValueError(
-            "--from brings its own size, so --variant, --image-size, --resize, "
-            "--drop-path and --teacher don't go with it."
-        )
+    _check_size(options, options.origin)
     source = find_source(options)
     resize = options.resize or "stretch"
     config = new_config(source, options.variant, options.image_size, resize)
@@ -128,9 +123,13 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     `train` finds out whether they are the same.
     """
     from keras_vit import TrainingRecipe, ViTConfig
+    from keras_vit.config import check_choice
     from keras_vit.recipes import RECIPES
 
     stored = _DEFAULTS | stored
+    _check_size(options, options.origin or stored["origin"])
+    if options.recipe:
+        check_choice("--recipe", options.recipe, RECIPES)
     options.dataset = options.dataset or stored["dataset"]
     source = find_source(options)
     fields = {
@@ -147,6 +146,15 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     config = dataclasses.replace(config, drop_path=drop_path)
     recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
     return _plan(options, source, config, recipe, stored)
+
+
+def _check_size(options: argparse.Namespace, origin: object) -> None:
+    shape = (options.variant, options.image_size, options.resize, options.teacher)
+    if origin and (any(shape) or options.drop_path is not None):
+        raise ValueError(
+            "--from brings its own size, so --variant, --image-size, --resize, "
+            "--drop-path and --teacher don't go with it."
+        )
 
 
 def _plan(options: argparse.Namespace, source, config, recipe, stored) -> Plan:

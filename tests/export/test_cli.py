@@ -262,6 +262,8 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     assert f"--resume {folder} goes on" in capfd.readouterr().err
     line = complaint(capfd, "train", "--resume", folder, "--epochs", 3, "--seed", 4)
     assert "recipe.epochs was 2, is 3" in line and "seed was 0, is 4" in line
+    line = complaint(capfd, "train", "--resume", folder, "--recipe", "smal")
+    assert "--recipe must be one of" in line
     other = ("--variant", "nano/4", "--drop-path", 0.2)
     line = complaint(capfd, "train", "--resume", folder, *other)
     assert line.endswith("config.drop_path was 0.1, is 0.2")
@@ -299,6 +301,10 @@ def test_a_student_learns_from_a_file_in_less_precision_and_is_fine_tuned(
         settings = json.loads((tmp_path / name / "run.json").read_text())
         assert settings["precision"] == precision
         assert settings["config"]["distillation_token"]
+    del settings["top1"]  # as if it was not finished
+    (tmp_path / "c/run.json").write_text(json.dumps(settings))
+    resumed = ("train", "--resume", tmp_path / "c", "--variant", "nano/4")
+    assert "--from brings its own size" in complaint(capfd, *resumed)
 
 
 def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
