@@ -49,8 +49,7 @@ def rehearse(
     config, training = config_of(model), data.training
     progress, pace = Progress(), Pace(training.batch_size)
     trained = compiled(model, config, recipe, data, teacher)
-    strategy = model.distribute_strategy
-    batches = training_batches(config, recipe, data, 0, progress, pace, strategy)
+    batches = training_batches(model, recipe, data, 0, progress, pace)
     with first_tokens_alone(model):
         trained.fit(
             batches.repeat(STEPS).take(STEPS),

@@ -15,6 +15,8 @@ from keras_vit.evaluation import Evaluation
 from keras_vit.pipeline import ImageData
 from keras_vit_files import new_folder, write_json
 
+TRAINING_PAGE = "training_images.png"
+
 
 def open_folder(
     path: str | pathlib.Path, settings: dict[str, Any], resume: bool
@@ -90,7 +92,7 @@ def leave_what_was_finished(folder: pathlib.Path) -> None:
         pictures.draw_curves(_read_history(folder), folder / "curves.png")
         return
     if not checkpoints.newest(folder):
-        for name in ("history.csv", "training_images.png", "run.json"):
+        for name in ("history.csv", TRAINING_PAGE, "run.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "logs", ignore_errors=True)
         if folder.is_dir() and not any(folder.iterdir()):

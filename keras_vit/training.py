@@ -5,7 +5,7 @@ import pathlib
 import time
 import warnings
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -99,67 +99,99 @@ def train(
         RuntimeError: If the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
-    config = config_of(model)
-    _check_classes(config, data)
-    teacher_path = None
-    if isinstance(teacher, (str, pathlib.Path)):
-        teacher_path, teacher = str(teacher), load_model(teacher)
+    strategy = model.distribute_strategy
+    _check_classes(config_of(model), data)
+    _check_accumulation(recipe, strategy)
+    teacher, taught = _loaded(teacher)
     if teacher is not None:
         check_teacher(model, teacher)
-    strategy = model.distribute_strategy
-    _check_accumulation(recipe, strategy)
-    chief = distribution.is_chief(strategy)
     folder = None if output is None else pathlib.Path(output)
+    chief = distribution.is_chief(strategy)
     if folder and (chief or resume):
-        settings = _settings(model, data, recipe) | {
-            "seed": seed,
-            "origin": origin,
-            "teacher": teacher_path,
-            "teacher_weights": None if teacher is None else fingerprint(teacher),
-        }
+        given = {"seed": seed, "origin": origin}
+        settings = _settings(model, data, recipe) | given | taught
         runs.open_folder(folder, settings, resume)
     _seed_everything(model, seed)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
     distribution.check_same_everywhere(strategy, notes["step"])
-    progress, pace = Progress(notes["step"]), Pace(data.training.batch_size)
-    best = BestModel(
-        model,
-        folder and folder / "model.keras",
-        **notes.get("best", {}),
-        patience=recipe.patience,
-        write=chief,
-    )
-    written = folder / "history.csv" if folder and chief else None
-    history = History(written, notes["history"])
-    callbacks = [progress]
-    if recipe.ema_momentum:
-        # Before the others: what was validated is saved.
-        callbacks.append(AveragedWeights())
-    if folder:
-        steps = data.training.steps_per_epoch, checkpoint_steps
-        watched = progress, history, best
-        callbacks.append(Checkpoints(folder, *steps, *watched, write=chief))
-    callbacks += [pace, history, best]
+    watch = Watch.of(model, data, recipe, folder, notes, checkpoint_steps)
     start = time.monotonic()
     try:
-        if written:
-            page = folder / "training_images.png"
-            draw_training_page(data, recipe, seed, page)
-            callbacks.append(TensorBoardLogs(folder / "logs", pace, page))
-        batches = training_batches(config, recipe, data, seed, progress, pace, strategy)
-        _fit(model, recipe, data, batches, teacher, callbacks, progress.done, verbose)
+        if folder and chief:
+            draw_training_page(data, recipe, seed, folder / runs.TRAINING_PAGE)
+        batches = training_batches(
+            model, recipe, data, seed, watch.progress, watch.pace
+        )
+        _fit(model, recipe, data, batches, teacher, watch, verbose)
     except BaseException:
         if folder and chief:
             runs.leave_what_was_finished(folder)
         raise
-    figures = {**pace.figures, "seconds": round(time.monotonic() - start, 1)}
-    best.restore()
+    figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
+    watch.best.restore()
     evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
-    run = TrainingRun(history.columns, best.epoch, evaluation, figures)
+    run = TrainingRun(watch.history.columns, watch.best.epoch, evaluation, figures)
     if folder and chief:
-        runs.finish(folder, data, run.history, evaluation, best.epoch, figures)
+        runs.finish(folder, data, run.history, evaluation, run.best_epoch, figures)
         checkpoints.remove(folder)
     return run
+
+
+def _loaded(teacher) -> tuple[keras.Model | None, dict[str, Any]]:
+    """A teacher or its file as a model, and what of it a resumed run must share."""
+    path = None
+    if isinstance(teacher, (str, pathlib.Path)):
+        path, teacher = str(teacher), load_model(teacher)
+    weights = None if teacher is None else fingerprint(teacher)
+    return teacher, {"teacher": path, "teacher_weights": weights}
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """The callbacks of a run.
+
+    Attributes:
+        progress: Counts the steps.
+        pace: Measures their speed.
+        history: Keeps a row for each epoch.
+        best: Keeps the best weights.
+        all: These and the others, in the order in which `fit` calls them.
+    """
+
+    progress: Progress
+    pace: Pace
+    history: History
+    best: BestModel
+    all: tuple[keras.callbacks.Callback, ...]
+
+    @classmethod
+    def of(cls, model, data, recipe, folder, notes, checkpoint_steps: int) -> Self:
+        """For a new run, or as the notes of a checkpoint left it."""
+        chief = distribution.is_chief(model.distribute_strategy)
+        progress, pace = Progress(notes["step"]), Pace(data.training.batch_size)
+        history = History(
+            folder / "history.csv" if folder and chief else None, notes["history"]
+        )
+        best = BestModel(
+            model,
+            folder and folder / "model.keras",
+            **notes.get("best", {}),
+            patience=recipe.patience,
+            write=chief,
+        )
+        ordered = [progress]
+        if recipe.ema_momentum:
+            # Before the others: what was validated is saved.
+            ordered.append(AveragedWeights())
+        if folder:
+            steps = data.training.steps_per_epoch, checkpoint_steps
+            watched = progress, history, best
+            ordered.append(Checkpoints(folder, *steps, *watched, write=chief))
+        ordered += [pace, history, best]
+        if folder and chief:
+            page = folder / runs.TRAINING_PAGE
+            ordered.append(TensorBoardLogs(folder / "logs", pace, page))
+        return cls(progress, pace, history, best, tuple(ordered))
 
 
 def _settings(model, data: ImageData, recipe: TrainingRecipe) -> dict[str, Any]:
@@ -175,7 +207,7 @@ def _settings(model, data: ImageData, recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def _fit(
-    model, recipe, data: ImageData, batches, teacher, callbacks, done: int, verbose
+    model, recipe, data: ImageData, batches, teacher, watch: Watch, verbose
 ) -> None:
     """Compiles and fits, on whatever devices the model was built for."""
     config, strategy = config_of(model), model.distribute_strategy
@@ -189,10 +221,10 @@ def _fit(
         for layer in model.layers
         if recipe.trainable and not layer.name.startswith(recipe.trainable)
     ]
-    epoch, begun = divmod(done, data.training.steps_per_epoch)
+    callbacks = [*watch.all]
+    epoch, begun = divmod(watch.progress.done, data.training.steps_per_epoch)
     if begun:
-        rest = RestOfEpoch(data.training.steps_per_epoch - begun)
-        callbacks = [*callbacks, rest]
+        callbacks.append(RestOfEpoch(data.training.steps_per_epoch - begun))
     with (
         switched(frozen, "trainable", False),
         first_tokens_alone(model),
@@ -261,10 +293,11 @@ def _on_one_device(model: keras.Model) -> keras.Model:
     return with_head(model, config.num_classes, config.class_names)
 
 
-def training_batches(config, recipe, data: ImageData, seed, progress, pace, strategy):
+def training_batches(model, recipe, data: ImageData, seed, progress, pace):
     """Augmented batches of what is left of an epoch, at each pass."""
+    strategy = model.distribute_strategy
     worker = distribution.worker_of(strategy)
-    augment = Augmentation(recipe, config.num_classes, seed, worker[0])
+    augment = Augmentation(recipe, config_of(model).num_classes, seed, worker[0])
     batches = data.training.epochs(
         lambda: progress.done, repeats=recipe.repeats, worker=worker
     )
