@@ -31,12 +31,14 @@ def run(folder, **options):
         return run_compiled(folder, **options)
 
 
-def run_compiled(folder, *, resume=False, seed=5, epochs=6, every=2, **changed):
+def run_compiled(
+    folder, *, resume=False, seed=5, epochs=6, every=2, validation=10, **changed
+):
     """Trains a tiny model with dropout, averaged weights and random images."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8")
-    rows = {"train": range(28), "validation": range(28, 38), "test": range(38, 48)}
-    rows = {name: np.array(chosen) for name, chosen in rows.items()}
+    parts = np.split(np.arange(48), [28, 28 + validation])
+    rows = dict(zip(("train", "validation", "test"), parts, strict=True))
     source = keras_vit.pipeline.array_source(
         "noise", ["a", "b"], images, np.arange(48) % 2, rows
     )
@@ -151,12 +153,13 @@ def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path
     assert_same(folder, outcome(whole))
 
 
-LONG = 24  # epochs
+# Batches are all full: one of another shape is compiled by itself, in each process.
+LONG = {"epochs": 16, "validation": 8}
 
 
 def run_long(folder):
     """In a process of its own."""
-    run_compiled(folder, resume=(folder / "run.json").exists(), epochs=LONG)
+    run_compiled(folder, resume=(folder / "run.json").exists(), **LONG)
 
 
 def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
@@ -177,7 +180,7 @@ def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
     for last in (folder, tmp_path / "whole"):
         assert processes.finished(processes.start(run_long, last)) == 0
     assert_same(folder, outcome(tmp_path / "whole"))
-    assert_saved_is_best(folder, rows=LONG, compiled=True)
+    assert_saved_is_best(folder, LONG["epochs"], LONG["validation"], compiled=True)
 
 
 def test_every_random_layer_goes_on_as_it_would_have(tiny, randomize, rng, tmp_path):
@@ -194,31 +197,40 @@ def test_every_random_layer_goes_on_as_it_would_have(tiny, randomize, rng, tmp_p
     np.testing.assert_array_equal(model(images, training=True), first)
 
 
-def _stop_at(last):
-    def stop(self, epoch, logs=None):
-        if epoch == last:
-            raise Killed
-
-    return stop
+# Without averaged weights, until two epochs in a row are no better.
+EARLY = {"epochs": 60, "patience": 2, "ema_momentum": 0.0}
 
 
 @pytest.fixture(scope="module")
-def broken_off(tmp_path_factory):
-    """The folder of a run without averaged weights that saw four epochs of six."""
+def ended_early(tmp_path_factory):
+    """The folder of such a run, and the number of its epochs."""
+    folder = tmp_path_factory.mktemp("ended_early") / "run"
+    return folder, run(folder, **EARLY).best_epoch + 2
+
+
+@pytest.fixture(scope="module")
+def broken_off(ended_early, tmp_path_factory):
+    """The folder of the same run, which ended in the middle of its last epoch."""
     folder = tmp_path_factory.mktemp("broken_off") / "run"
+    last = 7 * (ended_early[1] - 1) + 3
+
+    def stop(self, batch, logs=None):
+        if self.progress.done == last:
+            raise Killed
+
     with (
-        mock.patch.object(Progress, "on_epoch_begin", _stop_at(4)),
+        mock.patch.object(Checkpoints, "on_train_batch_end", stop),
         pytest.raises(Killed),
     ):
-        run(folder, ema_momentum=0.0)
+        run(folder, **EARLY)
     return folder
 
 
 def test_a_run_of_other_settings_is_refused_and_they_are_named(broken_off):
     with pytest.raises(
-        ValueError, match=r"recipe\.epochs was 6, is 7; seed was 5, is 6"
+        ValueError, match=r"recipe\.epochs was 60, is 7; seed was 5, is 6"
     ):
-        run(broken_off, resume=True, epochs=7, seed=6, ema_momentum=0.0)
+        run(broken_off, resume=True, seed=6, **EARLY | {"epochs": 7})
 
 
 def test_what_can_not_be_resumed_is_refused(whole, tmp_path):
@@ -228,48 +240,39 @@ def test_what_can_not_be_resumed_is_refused(whole, tmp_path):
         run(whole, resume=True)
 
 
-def test_the_saved_model_evaluates_to_the_best_row_exactly(broken_off, whole, tmp_path):
-    """With averaged weights and without; broken off, and after it went on."""
-    assert_saved_is_best(whole, rows=6)
-    assert_saved_is_best(broken_off, rows=4)
-    shutil.copytree(broken_off, tmp_path / "run")
-    run(tmp_path / "run", resume=True, ema_momentum=0.0)
-    assert_saved_is_best(tmp_path / "run", rows=6)
-
-
-def test_a_run_ends_early_where_it_does_not_get_better(tmp_path, monkeypatch):
+def test_a_run_ends_early_where_it_does_not_get_better(
+    ended_early, broken_off, tmp_path
+):
     """Also if it was broken off in its last epoch."""
-    best = run(tmp_path / "whole", epochs=60, patience=2).best_epoch
-    rows = best + 2
-    assert rows < 60
-    assert_saved_is_best(tmp_path / "whole", rows)
-    monkeypatch.setattr(Checkpoints, "on_train_batch_end", _stop_in(rows))
-    with pytest.raises(Killed):
-        run(tmp_path / "run", epochs=60, patience=2)
-    monkeypatch.undo()
-    run(tmp_path / "run", resume=True, epochs=60, patience=2)
-    assert_same(tmp_path / "run", outcome(tmp_path / "whole"))
+    expected, rows = ended_early
+    assert rows < EARLY["epochs"]
+    shutil.copytree(broken_off, tmp_path / "run")
+    run(tmp_path / "run", resume=True, **EARLY)
+    assert_same(tmp_path / "run", outcome(expected))
 
 
-def _stop_in(epoch):
-    """Stops in the middle of an epoch, counted from 1."""
+def test_the_saved_model_evaluates_to_the_best_row_exactly(
+    whole, ended_early, broken_off
+):
+    """With averaged weights and without, ended early, and broken off.
 
-    def stop(self, batch, logs=None):
-        if self.progress.done == (epoch - 1) * self.steps_per_epoch + 3:
-            raise Killed
+    A run that went on ends with the same bytes, say the tests above.
+    """
+    folder, rows = ended_early
+    assert_saved_is_best(whole, rows=6)
+    assert_saved_is_best(folder, rows)
+    assert_saved_is_best(broken_off, rows - 1)
 
-    return stop
 
-
-def assert_saved_is_best(folder, rows, compiled=False):
+def assert_saved_is_best(folder, rows, validation=10, compiled=False):
     with open(folder / "history.csv", newline="") as file:
         history = list(csv.DictReader(file))
     assert len(history) == rows
     scores = [(float(row["val_accuracy"]), -float(row["val_loss"])) for row in history]
     model = keras.saving.load_model(folder / "model.keras")
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (48, 8, 8, 3)).astype("float32")[28:38]
-    labels = np.eye(2)[np.arange(48) % 2][28:38]
+    images = rng.integers(0, 256, (48, 8, 8, 3)).astype("float32")[28:][:validation]
+    labels = np.eye(2)[np.arange(48) % 2][28:][:validation]
     model.compile(
         loss=keras.losses.CategoricalCrossentropy(
             from_logits=True, label_smoothing=0.1
