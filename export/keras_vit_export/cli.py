@@ -7,6 +7,7 @@ import pathlib
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from keras_vit_export.options import (
     add_dataset,
@@ -58,8 +59,15 @@ def _complain(message: str, status: int) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the options, and not what they all are."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.exit(_complain(f"{message} (see {self.prog} --help)", 2))
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog=PROGRAM,
         description="Labelled images -> a small, checked Vision Transformer on a "
         "device.",

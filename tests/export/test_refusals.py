@@ -13,6 +13,28 @@ from keras_vit.files import save_model
 from .conftest import complaint
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "the following arguments are required: COMMAND (see keras-vit --help)"),
+        (["tran"], "argument COMMAND: invalid choice: 'tran'"),
+        (["inspect"], "required: model (see keras-vit inspect --help)"),
+        (
+            ["train", "--epochs", "many"],
+            "argument --epochs: invalid int value: 'many' (see keras-vit train --help)",
+        ),
+        (["web", "--prot"], "unrecognized arguments: --prot (see keras-vit --help)"),
+    ],
+)
+def test_what_is_no_option_is_one_line(arguments, line, capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    out, err = capfd.readouterr()
+    assert not out and err.startswith("keras-vit: ") and err.count("\n") == 1
+    assert line in err
+
+
 def test_rewrites_can_be_required(tmp_path, capfd):
     import keras
 
