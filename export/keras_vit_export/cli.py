@@ -17,6 +17,7 @@ from keras_vit_export.options import (
     add_path,
     add_seed_and_json,
 )
+from keras_vit_export.plans import DEMO_EPOCHS
 from keras_vit_export.published_options import (
     add_export_weights,
     add_features,
@@ -95,7 +96,9 @@ def _add_demo(commands) -> None:
         "demo", help="train, export, check and report on the bundled digits"
     )
     add_path(demo, "--output", "RUN", "new folder (default: the next free runs/demo-N)")
-    demo.add_argument("--epochs", type=int, default=80, help="default: 80")
+    demo.add_argument(
+        "--epochs", type=int, default=DEMO_EPOCHS, help="default: %(default)s"
+    )
     add_seed_and_json(demo)
 
 

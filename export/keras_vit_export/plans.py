@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from keras_vit import TrainingRecipe, ViTConfig
     from keras_vit.pipeline import ImageSource
 
+DEMO_EPOCHS = 80
+
 
 def new_config(
     source: "ImageSource",
@@ -74,7 +76,7 @@ class Plan:
     teacher: pathlib.Path | str | None = None
 
 
-def demo_plan(source: "ImageSource", epochs: int = 80, seed: int = 0) -> Plan:
+def demo_plan(source: "ImageSource", epochs: int = DEMO_EPOCHS, seed: int = 0) -> Plan:
     """How the bundled digits, 8 x 8 pixels and not many, are learnt.
 
     More weight decay, dropped branches and erased rectangles than the defaults were
