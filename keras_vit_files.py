@@ -6,6 +6,7 @@ that a device runs must not.
 
 import contextlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -15,16 +16,23 @@ from typing import Any
 def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """A path to write to, renamed to `path` once the block ends without an error.
 
-    After an error, or a kill at any moment, `path` is what it was before.
+    After an error, a kill at any moment or a power cut, `path` is what it was before.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     try:
         yield partial
+        synced(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def synced(path: pathlib.Path) -> None:
+    """Returns when the disk has the file: a rename may reach it before its content."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
 
 
 def as_json(content: dict[str, Any]) -> bytes:

@@ -181,7 +181,8 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._resumed:
             # Keras has just set the metrics to zero; half an epoch may be in them.
-            checkpoints.restore(self.run, self.model)
+            best = self.best.path if self.write else None
+            checkpoints.restore(self.run, self.progress.done, self.model, best)
             self._resumed = False
         elif self.progress.done:
             self._save()
@@ -195,7 +196,12 @@ class Checkpoints(keras.callbacks.Callback):
         best = {"epoch": self.best.epoch, "score": self.best.score}
         notes = {"history": self.history.rows, "best": best}
         checkpoints.save(
-            self.run, self.model, self.progress.done, notes, write=self.write
+            self.run,
+            self.model,
+            self.progress.done,
+            notes,
+            best=self.best.path,
+            write=self.write,
         )
 
 

@@ -5,18 +5,24 @@ optimizer with its moving average, metrics half way through an epoch, the best s
 the history so far. Nothing of the data is: its order follows from seed and step.
 """
 
+import contextlib
 import json
+import os
 import pathlib
 import shutil
 from typing import Any
 
 import keras
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
+
+from keras_vit_files import synced, whole_file
 
 # The newest is enough to go on; the one before is there if its files are damaged.
 KEPT = 2
 _FOLDER = "checkpoints"
+_STATE, _NOTES, _BEST = "state.safetensors", "notes.json", "model.keras"
 
 
 def save(
@@ -24,6 +30,7 @@ def save(
     model: keras.Model,
     step: int,
     notes: dict[str, Any],
+    best: pathlib.Path | None = None,
     write: bool = True,
 ) -> None:
     """Writes a checkpoint and removes old ones.
@@ -35,48 +42,94 @@ def save(
         model: Compiled, its optimizer built.
         step: Number of steps done.
         notes: What else is to be known again; JSON types.
+        best: The best model's file, if there is one by now.
         write: Whether this worker writes. Those that don't must call this too: the
             metrics are added up over all of them.
+
+    Raises:
+        OSError: If it can't be written.
     """
     arrays = _arrays(model)
     if not write:
         return
-    folder = run / _FOLDER / f"step-{step:09d}"
+    folder = _folder(run, step)
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_file(arrays, partial / "state.safetensors")
-    (partial / "notes.json").write_text(json.dumps({"step": step, **notes}))
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    for old in _all(run)[:-KEPT]:
-        shutil.rmtree(old)
+    try:
+        save_file(arrays, partial / _STATE)
+        (partial / _NOTES).write_text(json.dumps({"step": step, **notes}))
+        if best and best.exists():
+            _link(best, partial / _BEST)
+        for name in (_STATE, _NOTES):
+            synced(partial / name)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    except SafetensorError as error:
+        raise OSError(f"'{partial}' can't be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    # Those of later steps are damaged, or the run would have gone on from there.
+    kept = [other for other in _all(run) if other <= folder][-KEPT:]
+    for other in _all(run):
+        if other not in kept:
+            shutil.rmtree(other)
 
 
 def newest(run: pathlib.Path) -> dict[str, Any] | None:
-    """The notes of the newest checkpoint, or `None` if there is none."""
-    found = _all(run)
-    return json.loads((found[-1] / "notes.json").read_text()) if found else None
+    """The notes of the newest checkpoint that is whole, or `None` if there is none."""
+    for folder in reversed(_all(run)):
+        with (
+            contextlib.suppress(OSError, ValueError, SafetensorError),
+            safe_open(folder / _STATE, "numpy"),  # reads its header and its length
+        ):
+            return json.loads((folder / _NOTES).read_text())
+    return None
 
 
-def restore(run: pathlib.Path, model: keras.Model) -> None:
-    """Gives a model, its optimizer and its metrics the state of the newest checkpoint.
+def restore(
+    run: pathlib.Path, step: int, model: keras.Model, best: pathlib.Path | None = None
+) -> None:
+    """Gives a model, its optimizer and its metrics the state of a checkpoint.
+
+    Args:
+        run: The run's folder.
+        step: Of the checkpoint, as `newest` says.
+        model: Compiled, its optimizer built.
+        best: Where the best model's file of that time goes, if there was one: an epoch
+            that was lost may have replaced it.
 
     Raises:
         ValueError: If the checkpoint is of another model or optimizer.
     """
-    stored = load_file(_all(run)[-1] / "state.safetensors")
+    folder = _folder(run, step)
+    stored = load_file(folder / _STATE)
     variables = _variables(model)
     given = {name: tuple(v.shape) for name, v in variables.items()}
     if given != {name: value.shape for name, value in stored.items()}:
         raise ValueError(f"The checkpoint in '{run}' is of another model or optimizer.")
     for name, variable in variables.items():
         variable.assign(stored[name])
+    if best and (folder / _BEST).exists():
+        with whole_file(best) as partial:
+            shutil.copyfile(folder / _BEST, partial)
+
+
+def _link(path: pathlib.Path, to: pathlib.Path) -> None:
+    """The same file under another name; files of runs are replaced, never changed."""
+    try:
+        os.link(path, to)
+    except OSError:  # not every file system can
+        shutil.copyfile(path, to)
 
 
 def remove(run: pathlib.Path) -> None:
     """Removes all checkpoints of a run."""
     shutil.rmtree(run / _FOLDER, ignore_errors=True)
+
+
+def _folder(run: pathlib.Path, step: int) -> pathlib.Path:
+    return run / _FOLDER / f"step-{step:09d}"
 
 
 def _all(run: pathlib.Path) -> list[pathlib.Path]:

@@ -158,11 +158,12 @@ RECIPES: dict[str, TrainingRecipe] = {
         rand_augment=0.5,
         mixup=0.5,
     ),
-    # All weights of a trained model: https://arxiv.org/abs/2111.06377, table 9.
+    # All weights of a trained model: https://arxiv.org/abs/2111.06377, table 9, whose
+    # base rate is that of 256 images.
     "finetune": TrainingRecipe(
         epochs=50,
         learning_rate=1e-3,
-        batch_size=1024,
+        batch_size=256,
         layer_decay=0.75,
         ema_momentum=0.0,
         translation=0.0,

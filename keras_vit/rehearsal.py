@@ -8,10 +8,16 @@ import keras
 
 from keras_vit.callbacks import Pace, Progress
 from keras_vit.config import ViTConfig
+from keras_vit.distillation import check_teacher
 from keras_vit.model import config_of
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
-from keras_vit.training import compiled, first_tokens_alone, training_batches
+from keras_vit.training import (
+    compiled,
+    first_tokens_alone,
+    trained_alone,
+    training_batches,
+)
 
 STEPS = 4
 # Measured: what TensorFlow and XLA's compiler take beside the arrays, and how much more
@@ -45,12 +51,18 @@ def rehearse(
     recipe: TrainingRecipe,
     teacher: keras.Model | None = None,
 ) -> Rehearsal:
-    """Makes a few steps of a training on one device; the model is changed by them."""
+    """Makes a few steps of a training on one device; the model is changed by them.
+
+    Raises:
+        ValueError: If `train` would refuse the teacher, or no layer would be trained.
+    """
+    if teacher is not None:
+        check_teacher(model, teacher)
     config, training = config_of(model), data.training
     progress, pace = Progress(), Pace(training.batch_size)
-    trained = compiled(model, config, recipe, data, teacher)
     batches = training_batches(model, recipe, data, 0, progress, pace)
-    with first_tokens_alone(model):
+    with trained_alone(model, recipe), first_tokens_alone(model):
+        trained = compiled(model, config, recipe, data, teacher)
         trained.fit(
             batches.repeat(STEPS).take(STEPS),
             callbacks=[progress, pace],

@@ -16,6 +16,8 @@ from keras_vit.pipeline import ImageData
 from keras_vit_files import new_folder, write_json
 
 TRAINING_PAGE = "training_images.png"
+# Settings that a run may go on without.
+FREE = ("checkpoint_steps",)
 
 
 def open_folder(
@@ -39,8 +41,9 @@ def open_folder(
         return folder
     folder = pathlib.Path(path)
     stored = read_settings(folder)
-    given = _flat(json.loads(json.dumps(settings)))
-    stored = _flat({name: stored.get(name) for name in settings})
+    names = [name for name in settings if name not in FREE]
+    given = _flat(json.loads(json.dumps({name: settings[name] for name in names})))
+    stored = _flat({name: stored.get(name) for name in names})
     differing = [
         f"{name} was {stored.get(name)!r}, is {given.get(name)!r}"
         for name in sorted(stored.keys() | given.keys())
@@ -92,6 +95,7 @@ def leave_what_was_finished(folder: pathlib.Path) -> None:
         pictures.draw_curves(_read_history(folder), folder / "curves.png")
         return
     if not checkpoints.newest(folder):
+        checkpoints.remove(folder)
         for name in ("history.csv", TRAINING_PAGE, "run.json"):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "logs", ignore_errors=True)

@@ -105,10 +105,12 @@ def train(
     teacher, taught = _loaded(teacher)
     if teacher is not None:
         check_teacher(model, teacher)
+    if resume and output is None:
+        raise ValueError("A run that goes on needs its folder. Received: output=None")
     folder = None if output is None else pathlib.Path(output)
     chief = distribution.is_chief(strategy)
     if folder and (chief or resume):
-        given = {"seed": seed, "origin": origin}
+        given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
         settings = _settings(model, data, recipe) | given | taught
         runs.open_folder(folder, settings, resume)
     _seed_everything(model, seed)
@@ -216,17 +218,12 @@ def _fit(
         steps = int(data.validation.cardinality())
         validation = distribution.own_part(strategy, validation)
         validation = distribution.distributed(strategy, validation, steps)
-    frozen = [
-        layer
-        for layer in model.layers
-        if recipe.trainable and not layer.name.startswith(recipe.trainable)
-    ]
     callbacks = [*watch.all]
     epoch, begun = divmod(watch.progress.done, data.training.steps_per_epoch)
     if begun:
         callbacks.append(RestOfEpoch(data.training.steps_per_epoch - begun))
     with (
-        switched(frozen, "trainable", False),
+        trained_alone(model, recipe),
         first_tokens_alone(model),
         warnings.catch_warnings(),
     ):
@@ -243,6 +240,18 @@ def _fit(
                 shuffle=False,  # the data set shuffles itself
                 verbose=verbose if distribution.is_chief(strategy) else 0,
             )
+
+
+def trained_alone(
+    model: keras.Model, recipe: TrainingRecipe
+) -> AbstractContextManager[None]:
+    """While the block runs, layers that the recipe does not train are frozen."""
+    frozen = [
+        layer
+        for layer in model.layers
+        if recipe.trainable and not layer.name.startswith(recipe.trainable)
+    ]
+    return switched(frozen, "trainable", False)
 
 
 def first_tokens_alone(model: keras.Model) -> AbstractContextManager[None]:

@@ -14,10 +14,13 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
 import keras_vit
 from keras_vit import checkpoints
 from keras_vit.callbacks import Checkpoints, Progress
+from keras_vit_files import whole_file
 from tests import processes
 from tests.conftest import pictures_off, xla_off
 
@@ -112,6 +115,8 @@ def test_killed_at_three_steps_it_ends_as_if_it_was_not(whole, tmp_path, monkeyp
             run(folder, every=every, resume=folder.exists())
         assert checkpoints.newest(folder)["step"] == newest
         assert_saved_is_best(folder, rows=1)  # the first epoch
+    os.truncate(folder / "checkpoints/step-000000013/state.safetensors", 1000)
+    assert checkpoints.newest(folder)["step"] == 11
     run(folder, resume=True)
     assert_same(folder, outcome(whole))
     assert not (folder / "checkpoints").exists()
@@ -143,9 +148,9 @@ def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path
         ("keras_vit.checkpoints.save_file", "state", 2),
         ("pathlib.Path.write_text", "notes", 2),
         ("pathlib.Path.rename", ".partial-step", 2),  # written, not in place yet
-        ("pathlib.Path.write_text", ".partial-history", 1),
+        ("pathlib.Path.write_text", ".partial-history", 2),
         ("pathlib.Path.replace", ".partial-history", 1),
-        ("pathlib.Path.replace", ".partial-model", 1),
+        ("pathlib.Path.replace", ".partial-model", 2),  # the first puts it back
     )
     for hook in hooks:
         assert processes.finished(processes.start(run_until, folder, hook)) == 9, hook
@@ -190,11 +195,69 @@ def test_every_random_layer_goes_on_as_it_would_have(tiny, randomize, rng, tmp_p
     model.compile("adam")
     model.optimizer.build(model.trainable_variables)
     images = rng.uniform(0, 255, (8, 8, 12, 3)).astype("float32")
-    checkpoints.save(tmp_path, model, step=1, notes={})
+    checkpoints.save(tmp_path, model, 1, notes={})
     first, second = (np.array(model(images, training=True)) for _ in range(2))
     assert (first != second).any()
-    checkpoints.restore(tmp_path, model)
+    checkpoints.restore(tmp_path, 1, model)
     np.testing.assert_array_equal(model(images, training=True), first)
+
+
+@pytest.fixture
+def untrained(tiny):
+    model = keras_vit.build_vit(tiny(depth=1))
+    model.compile("adam")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def test_damaged_checkpoints_are_passed_over_and_replaced(untrained, tmp_path):
+    folder = tmp_path / "checkpoints"
+    for step in (7, 14, 21):
+        checkpoints.save(tmp_path, untrained, step, notes={})
+    assert [path.name for path in sorted(folder.iterdir())] == [
+        "step-000000014",
+        "step-000000021",
+    ]
+    (folder / "step-000000021/notes.json").write_text("")
+    assert checkpoints.newest(tmp_path) == {"step": 14}
+    checkpoints.save(tmp_path, untrained, 18, notes={})
+    assert checkpoints.newest(tmp_path) == {"step": 18}
+    for path in folder.glob("*/state.safetensors"):
+        os.truncate(path, 0)
+    assert checkpoints.newest(tmp_path) is None
+
+
+def test_the_best_model_is_that_of_the_checkpoint_again(untrained, tmp_path):
+    """Where a lost epoch, which may not come again bit by bit, had replaced it."""
+    best = tmp_path / "model.keras"
+    checkpoints.save(tmp_path, untrained, 1, {}, best)
+    with whole_file(best) as partial:
+        partial.write_text("first")
+    checkpoints.save(tmp_path, untrained, 2, {}, best)
+    with whole_file(best) as partial:
+        partial.write_text("lost")
+    checkpoints.restore(tmp_path, 1, untrained, best)  # there was none
+    assert best.read_text() == "lost"
+    checkpoints.restore(tmp_path, 2, untrained, best)
+    assert best.read_text() == "first"
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_full_disk_costs_the_newest_checkpoint(step, tmp_path, monkeypatch):
+    """And leaves nothing where it is the first."""
+
+    def full(arrays, path):
+        if f"{step:09d}" in str(path):
+            raise SafetensorError("I/O error: No space left on device")
+        save_file(arrays, path)
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(OSError, match=f"{step:09d}' can't be written: .*No space"):
+        run(tmp_path / "run")
+    if step == 2:
+        assert not (tmp_path / "run").exists()
+    else:
+        assert os.listdir(tmp_path / "run/checkpoints") == ["step-000000002"]
 
 
 # Without averaged weights, until two epochs in a row are no better.
@@ -238,6 +301,8 @@ def test_what_can_not_be_resumed_is_refused(whole, tmp_path):
         run(tmp_path / "none", resume=True)
     with pytest.raises(ValueError, match="is finished"):
         run(whole, resume=True)
+    with pytest.raises(ValueError, match="needs its folder"):
+        run(None, resume=True)
 
 
 def test_a_run_ends_early_where_it_does_not_get_better(

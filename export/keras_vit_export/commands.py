@@ -70,7 +70,10 @@ def train(options: argparse.Namespace) -> int:
     begun = options.go_on and (folder / "run.json").exists()
     resume = begun or options.resume is not None
     if resume:
-        plan = resumed_plan(options, read_settings(folder))
+        stored = read_settings(folder)
+        plan = resumed_plan(options, stored)
+        if options.checkpoint_steps is None:
+            options.checkpoint_steps = stored.get("checkpoint_steps")
     else:
         if distribution.is_chief(strategy) and not options.go_on:
             new_folder(folder)
@@ -81,15 +84,10 @@ def train(options: argparse.Namespace) -> int:
             folder,
             strategy=strategy,
             resume=resume,
-            checkpoint_steps=options.checkpoint_steps,
+            checkpoint_steps=options.checkpoint_steps or 0,
         )
     except KeyboardInterrupt:
-        kept = folder / "model.keras"
-        raise KeyboardInterrupt(
-            f"'{kept}' is the best model so far; --resume {folder} goes on."
-            if kept.exists()
-            else "No epoch was finished, so nothing was kept."
-        ) from None
+        raise KeyboardInterrupt(_kept(folder)) from None
     if not distribution.is_chief(strategy):
         return 0
     top1 = run.evaluation.top1
@@ -103,6 +101,15 @@ def train(options: argparse.Namespace) -> int:
     figures = {"top1": top1, "best_epoch": run.best_epoch, **run.pace}
     write_json(options.json, figures)
     return 0
+
+
+def _kept(folder: pathlib.Path) -> str:
+    """What an interrupted training leaves."""
+    if not (folder / "run.json").exists():
+        return "Nothing was finished, so nothing was kept."
+    best = folder / "model.keras"
+    found = f"'{best}' is the best model so far; " if best.exists() else ""
+    return f"{found}--resume {folder} goes on."
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -140,12 +140,14 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     }
     config = ViTConfig(**fields)
     drop_path = config.drop_path if options.drop_path is None else options.drop_path
-    if options.variant or options.image_size or options.resize:
-        resize = options.resize or config.resize
-        size = options.image_size or config.image_size
+    resize = options.resize or config.resize
+    size = options.image_size or config.image_size
+    if options.variant:
         config = new_config(source, options.variant, size, resize)
         config = _taught(config) if options.teacher or stored["teacher"] else config
-    config = dataclasses.replace(config, drop_path=drop_path)
+    config = dataclasses.replace(
+        config, image_size=size, resize=resize, drop_path=drop_path
+    )
     recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
     return _plan(options, source, config, recipe, stored)
 

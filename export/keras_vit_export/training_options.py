@@ -107,12 +107,12 @@ def _add_run(train) -> None:
         train,
         "--resume",
         "RUN",
-        "go on with a run that was interrupted, from its newest checkpoint",
+        "go on with a run that was interrupted, from its newest checkpoint and with its "
+        "settings; --data-dir and --broken are to be given again",
     )
     train.add_argument(
         "--checkpoint-steps",
         type=int,
-        default=0,
         metavar="N",
         help="write a checkpoint every N steps too (default: when an epoch begins)",
     )

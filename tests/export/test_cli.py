@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from keras_vit_export.cli import main
+from keras_vit_export.commands import _kept
 from keras_vit_export.runtime import Classifier
 from PIL import Image
 
@@ -256,10 +257,15 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     folder = tmp_path / "run"
     shape = ["--variant", "nano/4", "--drop-path", "0.1"]
     arguments = ["train", "--dataset", "digits", *shape, "--epochs", "2"]
+    arguments += ["--checkpoint-steps", "20"]
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "on_epoch_begin", interrupt)
         assert main([*arguments, "--output", str(folder)]) == 130
     assert f"--resume {folder} goes on" in capfd.readouterr().err
+    (folder / "model.keras").rename(tmp_path / "best")  # as in the first epoch
+    assert _kept(folder) == f"--resume {folder} goes on."
+    (tmp_path / "best").rename(folder / "model.keras")
+    assert "nothing was kept" in _kept(tmp_path)
     line = complaint(capfd, "train", "--resume", folder, "--epochs", 3, "--seed", 4)
     assert "recipe.epochs was 2, is 3" in line and "seed was 0, is 4" in line
     line = complaint(capfd, "train", "--resume", folder, "--recipe", "smal")
@@ -268,11 +274,12 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     line = complaint(capfd, "train", "--resume", folder, *other)
     assert line.endswith("config.drop_path was 0.1, is 0.2")
     figures = tmp_path / "figures.json"
-    again = ["--variant", "nano/4", "--json", str(figures)]
+    again = ["--image-size", "8", "--json", str(figures)]
     assert main(["train", "--resume", str(folder), *again]) == 0
     out = capfd.readouterr().out
     assert "images a second" in out and "waiting" in out
     assert json.loads(figures.read_text())["images_per_second"] > 0
+    assert json.loads((folder / "run.json").read_text())["checkpoint_steps"] == 20
     assert "finished" in complaint(capfd, "train", "--resume", folder)
 
 
@@ -324,6 +331,8 @@ def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
     assert 8e8 < found["estimated_memory_bytes"] < 2e9
     line = complaint(capfd, "train", *options, "--batch-size", "100000000")
     assert "100000000 needs about" in line and "smaller --batch-size" in line
+    line = complaint(capfd, "train", *options, "--set", "trainable=hed")
+    assert "No layer would be trained" in line
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 
