@@ -15,7 +15,7 @@ from keras_vit.recipes import TrainingRecipe
 from keras_vit.training import (
     compiled,
     first_tokens_alone,
-    trained_alone,
+    others_frozen,
     training_batches,
 )
 
@@ -61,7 +61,7 @@ def rehearse(
     config, training = config_of(model), data.training
     progress, pace = Progress(), Pace(training.batch_size)
     batches = training_batches(model, recipe, data, 0, progress, pace)
-    with trained_alone(model, recipe), first_tokens_alone(model):
+    with others_frozen(model, recipe), first_tokens_alone(model):
         trained = compiled(model, config, recipe, data, teacher)
         trained.fit(
             batches.repeat(STEPS).take(STEPS),

@@ -223,7 +223,7 @@ def _fit(
     if begun:
         callbacks.append(RestOfEpoch(data.training.steps_per_epoch - begun))
     with (
-        trained_alone(model, recipe),
+        others_frozen(model, recipe),
         first_tokens_alone(model),
         warnings.catch_warnings(),
     ):
@@ -242,7 +242,7 @@ def _fit(
             )
 
 
-def trained_alone(
+def others_frozen(
     model: keras.Model, recipe: TrainingRecipe
 ) -> AbstractContextManager[None]:
     """While the block runs, layers that the recipe does not train are frozen."""

@@ -243,7 +243,9 @@ def test_the_best_model_is_that_of_the_checkpoint_again(untrained, tmp_path):
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_full_disk_costs_the_newest_checkpoint(step, tmp_path, monkeypatch):
+def test_a_full_disk_costs_the_newest_checkpoint(
+    step, tmp_path, monkeypatch, uncompiled
+):
     """And leaves nothing where it is the first."""
 
     def full(arrays, path):
