@@ -78,12 +78,20 @@ def save(
 
 def newest(run: pathlib.Path) -> dict[str, Any] | None:
     """The notes of the newest checkpoint that is whole, or `None` if there is none."""
-    for folder in reversed(_all(run)):
-        with (
-            contextlib.suppress(OSError, ValueError, SafetensorError),
-            safe_open(folder / _STATE, "numpy"),  # reads its header and its length
-        ):
-            return json.loads((folder / _NOTES).read_text())
+    return next(filter(None, map(_notes, reversed(_all(run)))), None)
+
+
+def damaged(run: pathlib.Path) -> list[pathlib.Path]:
+    """The checkpoints that are cut off, or of which a part is missing."""
+    return [folder for folder in _all(run) if _notes(folder) is None]
+
+
+def _notes(folder: pathlib.Path) -> dict[str, Any] | None:
+    with (
+        contextlib.suppress(OSError, ValueError, SafetensorError),
+        safe_open(folder / _STATE, "numpy"),  # reads its header and its length
+    ):
+        return json.loads((folder / _NOTES).read_text())
     return None
 
 

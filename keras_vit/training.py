@@ -245,7 +245,17 @@ def _fit(
 def others_frozen(
     model: keras.Model, recipe: TrainingRecipe
 ) -> AbstractContextManager[None]:
-    """While the block runs, layers that the recipe does not train are frozen."""
+    """While the block runs, layers that the recipe does not train are frozen.
+
+    Raises:
+        ValueError: If the recipe names a layer that the model has not.
+    """
+    names = [layer.name for layer in model.layers]
+    for part in recipe.trainable:
+        if not any(name.startswith(part) for name in names):
+            raise ValueError(
+                f"trainable must name layers, of {', '.join(names)}. Received: {part!r}"
+            )
     frozen = [
         layer
         for layer in model.layers

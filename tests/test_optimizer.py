@@ -148,8 +148,8 @@ def test_a_probe_trains_the_head_alone_and_leaves_nothing_frozen(
 
 def test_a_name_of_no_layer_is_refused(tiny, stripes, rng):
     model = keras_vit.build_vit(tiny(num_classes=2, class_names=("across", "down")))
-    recipe = keras_vit.TrainingRecipe(trainable=("hed",))
-    with pytest.raises(ValueError, match=r"No layer would be trained.*head"):
+    recipe = keras_vit.TrainingRecipe(trainable=("head", "blok"))
+    with pytest.raises(ValueError, match=r"must name layers, of .*head.*'blok'"):
         keras_vit.train(model, stripes(rng).load(batch_size=16), recipe)
     assert model.trainable_variables
 

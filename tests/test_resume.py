@@ -220,6 +220,7 @@ def test_damaged_checkpoints_are_passed_over_and_replaced(untrained, tmp_path):
     ]
     (folder / "step-000000021/notes.json").write_text("")
     assert checkpoints.newest(tmp_path) == {"step": 14}
+    assert checkpoints.damaged(tmp_path) == [folder / "step-000000021"]
     checkpoints.save(tmp_path, untrained, 18, notes={})
     assert checkpoints.newest(tmp_path) == {"step": 18}
     for path in folder.glob("*/state.safetensors"):

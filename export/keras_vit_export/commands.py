@@ -58,7 +58,7 @@ def train(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.resume is None):
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
-        from keras_vit import distribution
+        from keras_vit import checkpoints, distribution
         from keras_vit.runs import is_finished, read_settings
 
         # Before all else that uses TensorFlow.
@@ -74,6 +74,11 @@ def train(options: argparse.Namespace) -> int:
         plan = resumed_plan(options, stored)
         if options.checkpoint_steps is None:
             options.checkpoint_steps = stored.get("checkpoint_steps")
+        for path in checkpoints.damaged(folder):
+            print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
+        print(
+            f"Going on after step {(checkpoints.newest(folder) or {'step': 0})['step']}."
+        )
     else:
         if distribution.is_chief(strategy) and not options.go_on:
             new_folder(folder)
@@ -284,7 +289,11 @@ def _dry_run(options) -> int:
         import keras_vit
         from keras_vit import rehearsal
         from keras_vit.files import load_model
-    plan = new_plan(options)
+        from keras_vit.runs import read_settings
+    if options.resume:
+        plan = resumed_plan(options, read_settings(options.resume))
+    else:
+        plan = new_plan(options)
     model, data = _built(plan)
     config = keras_vit.config_of(model)
     tokens = config.num_patches + config.num_prefix_tokens

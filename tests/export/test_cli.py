@@ -257,7 +257,7 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     folder = tmp_path / "run"
     shape = ["--variant", "nano/4", "--drop-path", "0.1"]
     arguments = ["train", "--dataset", "digits", *shape, "--epochs", "2"]
-    arguments += ["--checkpoint-steps", "20"]
+    arguments += ["--checkpoint-steps", "12"]
     with monkeypatch.context() as patch:
         patch.setattr(Progress, "on_epoch_begin", interrupt)
         assert main([*arguments, "--output", str(folder)]) == 130
@@ -273,13 +273,16 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     other = ("--variant", "nano/4", "--drop-path", 0.2)
     line = complaint(capfd, "train", "--resume", folder, *other)
     assert line.endswith("config.drop_path was 0.1, is 0.2")
+    assert main(["train", "--resume", str(folder), "--dry-run"]) == 0
+    assert "All 2 epochs: about" in capfd.readouterr().out
     figures = tmp_path / "figures.json"
     again = ["--image-size", "8", "--json", str(figures)]
     assert main(["train", "--resume", str(folder), *again]) == 0
     out = capfd.readouterr().out
+    assert "Going on after step 12." in out
     assert "images a second" in out and "waiting" in out
     assert json.loads(figures.read_text())["images_per_second"] > 0
-    assert json.loads((folder / "run.json").read_text())["checkpoint_steps"] == 20
+    assert json.loads((folder / "run.json").read_text())["checkpoint_steps"] == 12
     assert "finished" in complaint(capfd, "train", "--resume", folder)
 
 
@@ -331,8 +334,8 @@ def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
     assert 8e8 < found["estimated_memory_bytes"] < 2e9
     line = complaint(capfd, "train", *options, "--batch-size", "100000000")
     assert "100000000 needs about" in line and "smaller --batch-size" in line
-    line = complaint(capfd, "train", *options, "--set", "trainable=hed")
-    assert "No layer would be trained" in line
+    line = complaint(capfd, "train", *options, "--set", "trainable=head,hed")
+    assert "must name layers" in line and line.endswith("'hed'")
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
 
 
