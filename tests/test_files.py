@@ -1,3 +1,5 @@
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_disk_has_a_file_before_its_name(tmp_path, monkeypatch):
+    """Else a power cut could leave the name, and nothing behind it."""
+    path, named = tmp_path / "file.txt", []
+    monkeypatch.setattr(os, "fsync", lambda file: named.append(path.exists()))
+    with whole_file(path) as partial:
+        partial.write_text("new")
+    assert named == [False]
 
 
 def test_a_saved_model_has_no_optimizer(tiny, tmp_path):

@@ -228,6 +228,15 @@ def test_damaged_checkpoints_are_passed_over_and_replaced(untrained, tmp_path):
     assert checkpoints.newest(tmp_path) is None
 
 
+def test_the_disk_has_a_checkpoint_before_its_name(untrained, tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(
+        os, "fsync", lambda file: named.append(checkpoints.newest(tmp_path))
+    )
+    checkpoints.save(tmp_path, untrained, 1, notes={})
+    assert named == [None, None] and checkpoints.newest(tmp_path)
+
+
 def test_the_best_model_is_that_of_the_checkpoint_again(untrained, tmp_path):
     """Where a lost epoch, which may not come again bit by bit, had replaced it."""
     best = tmp_path / "model.keras"
