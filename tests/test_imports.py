@@ -72,6 +72,7 @@ RANKS = [
     {"keras_vit_export"},
     {"keras_vit_export.arguments"},
     {"keras_vit_export.bulk", "keras_vit_export.plans"},
+    {"keras_vit_export.training"},
     {
         "keras_vit_export.commands",
         "keras_vit_export.explaining",

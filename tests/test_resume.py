@@ -326,15 +326,13 @@ def test_a_run_ends_early_where_it_does_not_get_better(
     shutil.copytree(broken_off, tmp_path / "run")
     run(tmp_path / "run", resume=True, **EARLY)
     assert_same(tmp_path / "run", outcome(expected))
+    assert_saved_is_best(tmp_path / "run", rows)
 
 
 def test_the_saved_model_evaluates_to_the_best_row_exactly(
     whole, ended_early, broken_off
 ):
-    """With averaged weights and without, ended early, and broken off.
-
-    A run that went on ends with the same bytes, say the tests above.
-    """
+    """With averaged weights and without, ended early, and broken off."""
     folder, rows = ended_early
     assert_saved_is_best(whole, rows=6)
     assert_saved_is_best(folder, rows)

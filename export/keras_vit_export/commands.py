@@ -5,7 +5,6 @@ TensorFlow.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import math
 import pathlib
@@ -22,8 +21,9 @@ from keras_vit_export.arguments import (
     write_json,
     write_together,
 )
-from keras_vit_export.plans import Plan, demo_plan, new_plan, resumed_plan
+from keras_vit_export.plans import demo_plan
 from keras_vit_export.terminal import quiet
+from keras_vit_export.training import trained
 from keras_vit_files import as_json, new_folder
 
 
@@ -34,7 +34,7 @@ def demo(options: argparse.Namespace) -> int:
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
     plan = demo_plan(data_sets.find_source("digits"), options.epochs, options.seed)
     print(f"Training on 8 x 8 digits for {options.epochs} epochs.")
-    model, data, run = _train(plan, folder)
+    model, data, run = trained(plan, folder)
     print(f"Top-1 on {data.counts['test']} test images: {run.evaluation.top1:.2%}")
     print("Exporting and measuring.")
     recipes = ["float32", "float16", "dynamic_int8"]
@@ -49,72 +49,6 @@ def demo(options: argparse.Namespace) -> int:
     for path in sorted(folder.iterdir()):
         print(f"  {path.name}")
     return 0
-
-
-def train(options: argparse.Namespace) -> int:
-    """A data set -> run folder with the best model and its pictures."""
-    if options.dry_run:
-        return _dry_run(options)
-    if (options.output is None) == (options.resume is None):
-        raise ValueError("Either --output for a new run or --resume is needed.")
-    with quiet():
-        from keras_vit import checkpoints, distribution
-        from keras_vit.runs import is_finished, read_settings
-
-        # Before all else that uses TensorFlow.
-        strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
-    folder = options.resume or options.output
-    if options.go_on and is_finished(folder):
-        print(f"The run in '{folder}' is finished.")
-        return 0
-    begun = options.go_on and (folder / "run.json").exists()
-    resume = begun or options.resume is not None
-    if resume:
-        stored = read_settings(folder)
-        plan = resumed_plan(options, stored)
-        if options.checkpoint_steps is None:
-            options.checkpoint_steps = stored.get("checkpoint_steps")
-        for path in checkpoints.damaged(folder):
-            print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
-        print(
-            f"Going on after step {(checkpoints.newest(folder) or {'step': 0})['step']}."
-        )
-    else:
-        if distribution.is_chief(strategy) and not options.go_on:
-            new_folder(folder)
-        plan = new_plan(options)
-    try:
-        _, data, run = _train(
-            plan,
-            folder,
-            strategy=strategy,
-            resume=resume,
-            checkpoint_steps=options.checkpoint_steps or 0,
-        )
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(folder)) from None
-    if not distribution.is_chief(strategy):
-        return 0
-    top1 = run.evaluation.top1
-    print(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
-    print(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
-    print(
-        f"{run.pace['images_per_second']:.0f} images a second, "
-        f"{run.pace['waiting']:.1%} of the time waiting for them; peak memory "
-        f"{run.pace['peak_memory_bytes'] / 1e9:.1f} GB"
-    )
-    figures = {"top1": top1, "best_epoch": run.best_epoch, **run.pace}
-    write_json(options.json, figures)
-    return 0
-
-
-def _kept(folder: pathlib.Path) -> str:
-    """What an interrupted training leaves."""
-    if not (folder / "run.json").exists():
-        return "Nothing was finished, so nothing was kept."
-    best = folder / "model.keras"
-    found = f"'{best}' is the best model so far; " if best.exists() else ""
-    return f"{found}--resume {folder} goes on."
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -236,106 +170,6 @@ def classify(options: argparse.Namespace) -> int:
         print(f"{path}: {shown}")
     write_json(options.json, results)
     return 2 if unreadable else 0
-
-
-def _train(plan: Plan, folder, strategy=None, **options):
-    """Builds and trains."""
-    with quiet():
-        import keras_vit
-    model, data = _built(plan, strategy)
-    print(
-        f"{model.count_params():,} parameters; "
-        + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
-        + f" images in {len(data.class_names)} classes."
-    )
-    with quiet():
-        run = keras_vit.train(
-            model,
-            data,
-            plan.recipe,
-            output=folder,
-            seed=plan.seed,
-            teacher=plan.teacher,
-            origin=plan.origin,
-            **options,
-        )
-    return model, data, run
-
-
-def _built(plan: Plan, strategy=None):
-    """Model and data of a plan; the seed covers the first weights too."""
-    import keras
-
-    import keras_vit
-    from keras_vit.config import check_choice
-    from keras_vit.files import load_model
-
-    check_choice("--precision", plan.precision, ("float32", "mixed_bfloat16"))
-    keras.config.set_dtype_policy(plan.precision)
-    keras.utils.set_random_seed(plan.seed)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        if plan.origin:
-            classes = len(plan.source.class_names), plan.source.class_names
-            model = keras_vit.with_head(load_model(plan.origin), *classes)
-        else:
-            model = keras_vit.build_vit(plan.config)
-    fitted = keras_vit.config_of(model)
-    return model, plan.source.load(fitted, batch_size=plan.batch_size, seed=plan.seed)
-
-
-def _dry_run(options) -> int:
-    """What a training would be and take."""
-    with quiet():
-        import keras_vit
-        from keras_vit import rehearsal
-        from keras_vit.files import load_model
-        from keras_vit.runs import read_settings
-    if options.resume:
-        plan = resumed_plan(options, read_settings(options.resume))
-    else:
-        plan = new_plan(options)
-    model, data = _built(plan)
-    config = keras_vit.config_of(model)
-    tokens = config.num_patches + config.num_prefix_tokens
-    parameters = model.count_params()
-    print(
-        f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "
-        f"{config.num_heads} heads, {tokens} tokens from "
-        f"{config.image_size[0]} x {config.image_size[1]} pixels in {plan.precision}"
-    )
-    for name, value in dataclasses.asdict(plan.recipe).items():
-        print(f"  {name}: {value}")
-    needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
-    free = rehearsal.available_memory()
-    print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
-    if free is not None and needed > free:
-        raise ValueError(
-            f"a batch of {plan.batch_size} needs about {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
-            "--accumulation for the rest."
-        )
-    teacher = load_model(plan.teacher) if plan.teacher else None
-    with quiet():
-        found = rehearsal.rehearse(model, data, plan.recipe, teacher)
-    print(
-        f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
-        f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
-        f"{found.peak_memory_bytes / 1e9:.1f} GB"
-    )
-    print(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
-    write_json(
-        options.json,
-        {"parameters": parameters, "estimated_memory_bytes": needed}
-        | dataclasses.asdict(found),
-    )
-    return 0
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 2:
-        return f"{seconds:.0f} seconds"
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _export(model, recipes, images):

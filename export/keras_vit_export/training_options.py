@@ -6,6 +6,7 @@ from keras_vit_export.options import add_dataset, add_json, add_path, image_size
 def add_train(commands) -> None:
     """Labelled images -> a trained model."""
     train = commands.add_parser("train", help="train a model on labelled images")
+    train.set_defaults(module="training")
     add_dataset(train, required=False)
     train.add_argument(
         "--recipe",

@@ -1,0 +1,189 @@
+"""The command `train`, and the training in `demo`.
+
+Functions import what they need, as TensorFlow is slow to.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import pathlib
+from typing import Any
+
+from keras_vit_export.arguments import write_json
+from keras_vit_export.plans import Plan, new_plan, resumed_plan
+from keras_vit_export.terminal import quiet
+from keras_vit_files import new_folder
+
+
+def train(options: argparse.Namespace) -> int:
+    """A data set -> run folder with the best model and its pictures."""
+    if options.dry_run:
+        return _dry_run(options)
+    if (options.output is None) == (options.resume is None):
+        raise ValueError("Either --output for a new run or --resume is needed.")
+    with quiet():
+        from keras_vit import distribution
+        from keras_vit.runs import is_finished
+
+        # Before all else that uses TensorFlow.
+        strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
+    chief = distribution.is_chief(strategy)
+    folder = options.resume or options.output
+    if options.go_on and is_finished(folder):
+        print(f"The run in '{folder}' is finished.")
+        return 0
+    begun = options.go_on and (folder / "run.json").exists()
+    resume = begun or options.resume is not None
+    if resume:
+        plan, steps = _begun(options, folder)
+    else:
+        if chief and not options.go_on:
+            new_folder(folder)
+        plan, steps = new_plan(options), options.checkpoint_steps or 0
+    try:
+        _, data, run = trained(
+            plan, folder, strategy, resume=resume, checkpoint_steps=steps
+        )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_kept(folder)) from None
+    if chief:
+        _print_run(run, data, folder)
+        figures = {"top1": run.evaluation.top1, "best_epoch": run.best_epoch}
+        write_json(options.json, {**figures, **run.pace})
+    return 0
+
+
+def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
+    """The plan of a run that goes on, and its steps between checkpoints."""
+    from keras_vit import checkpoints
+    from keras_vit.runs import read_settings
+
+    stored = read_settings(folder)
+    plan = resumed_plan(options, stored)
+    for path in checkpoints.damaged(folder):
+        print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
+    notes = checkpoints.newest(folder)
+    print(f"Going on after step {notes['step'] if notes else 0}.")
+    if options.checkpoint_steps is None:
+        return plan, stored.get("checkpoint_steps", 0)
+    return plan, options.checkpoint_steps
+
+
+def _print_run(run, data, folder: pathlib.Path) -> None:
+    top1, pace = run.evaluation.top1, run.pace
+    print(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
+    print(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
+    print(
+        f"{pace['images_per_second']:.0f} images a second, {pace['waiting']:.1%} of the "
+        f"time waiting for them; peak memory {pace['peak_memory_bytes'] / 1e9:.1f} GB"
+    )
+
+
+def _kept(folder: pathlib.Path) -> str:
+    """What an interrupted training leaves."""
+    if not (folder / "run.json").exists():
+        return "Nothing was finished, so nothing was kept."
+    best = folder / "model.keras"
+    found = f"'{best}' is the best model so far; " if best.exists() else ""
+    return f"{found}--resume {folder} goes on."
+
+
+def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
+    """Builds and trains: the model, its data and the `TrainingRun`."""
+    with quiet():
+        import keras_vit
+    model, data = _built(plan, strategy)
+    print(
+        f"{model.count_params():,} parameters; "
+        + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
+        + f" images in {len(data.class_names)} classes."
+    )
+    with quiet():
+        run = keras_vit.train(
+            model,
+            data,
+            plan.recipe,
+            output=folder,
+            seed=plan.seed,
+            teacher=plan.teacher,
+            origin=plan.origin,
+            **options,
+        )
+    return model, data, run
+
+
+def _built(plan: Plan, strategy=None):
+    """Model and data of a plan; the seed covers the first weights too."""
+    import keras
+
+    import keras_vit
+    from keras_vit.config import check_choice
+    from keras_vit.files import load_model
+
+    check_choice("--precision", plan.precision, ("float32", "mixed_bfloat16"))
+    keras.config.set_dtype_policy(plan.precision)
+    keras.utils.set_random_seed(plan.seed)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        if plan.origin:
+            classes = len(plan.source.class_names), plan.source.class_names
+            model = keras_vit.with_head(load_model(plan.origin), *classes)
+        else:
+            model = keras_vit.build_vit(plan.config)
+    fitted = keras_vit.config_of(model)
+    return model, plan.source.load(fitted, batch_size=plan.batch_size, seed=plan.seed)
+
+
+def _dry_run(options) -> int:
+    """What a training would be and take."""
+    with quiet():
+        import keras_vit
+        from keras_vit import rehearsal
+        from keras_vit.files import load_model
+        from keras_vit.runs import read_settings
+    plan = (
+        resumed_plan(options, read_settings(options.resume))
+        if options.resume
+        else new_plan(options)
+    )
+    model, data = _built(plan)
+    config = keras_vit.config_of(model)
+    tokens = config.num_patches + config.num_prefix_tokens
+    parameters = model.count_params()
+    print(
+        f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "
+        f"{config.num_heads} heads, {tokens} tokens from "
+        f"{config.image_size[0]} x {config.image_size[1]} pixels in {plan.precision}"
+    )
+    for name, value in dataclasses.asdict(plan.recipe).items():
+        print(f"  {name}: {value}")
+    needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
+    free = rehearsal.available_memory()
+    print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
+    if free is not None and needed > free:
+        raise ValueError(
+            f"a batch of {plan.batch_size} needs about {needed / 1e9:.1f} GB and "
+            f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
+            "--accumulation for the rest."
+        )
+    teacher = load_model(plan.teacher) if plan.teacher else None
+    with quiet():
+        found = rehearsal.rehearse(model, data, plan.recipe, teacher)
+    print(
+        f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
+        f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
+        f"{found.peak_memory_bytes / 1e9:.1f} GB"
+    )
+    print(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
+    write_json(
+        options.json,
+        {"parameters": parameters, "estimated_memory_bytes": needed}
+        | dataclasses.asdict(found),
+    )
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} seconds"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
