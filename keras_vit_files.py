@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Standard library only.
+"""Files: found, and written whole or not at all. Standard library only.
 
 It stands beside the packages because `import keras_vit` loads TensorFlow, and commands
 that a device runs must not.
@@ -44,6 +44,20 @@ def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
     """Writes indented JSON, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_bytes(as_json(content))
+
+
+def existing_file(path: str | pathlib.Path) -> pathlib.Path:
+    """Checks that a file is there.
+
+    Raises:
+        ValueError: If nothing is, or a folder.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"'{path}' is a folder, not a file.")
+    if not path.is_file():
+        raise ValueError(f"There is no file '{path}'.")
+    return path
 
 
 def new_folder(path: str | pathlib.Path) -> pathlib.Path:

@@ -6,7 +6,7 @@ import zipfile
 import keras
 
 from keras_vit.switching import switched
-from keras_vit_files import whole_file
+from keras_vit_files import existing_file, whole_file
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
@@ -22,11 +22,9 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     """Loads a `.keras` file in safe mode.
 
     Raises:
-        ValueError: If the file is missing, cut off, or no Keras model.
+        ValueError: If the file is missing, a folder, cut off, or no Keras model.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f"There is no file '{path}'.")
+    path = existing_file(path)
     if not zipfile.is_zipfile(path):  # Keras would say that it isn't there
         raise ValueError(f"'{path}' is cut off or is no Keras model: no ZIP file.")
     try:

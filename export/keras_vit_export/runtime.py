@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit_export import inspection, metadata
+from keras_vit_files import existing_file
 from keras_vit_pixels import fit_array, fit_image, open_image
 
 _PATIENCE = 20  # seconds for the first run of a file that may be damaged
@@ -79,7 +80,9 @@ class Classifier:
             raise ValueError(f"num_threads must be positive. Received: {num_threads}")
         interpreter = _interpreter()
         name = "The model" if isinstance(model, bytes) else f"'{model}'"
-        content = model if isinstance(model, bytes) else _read(pathlib.Path(model))
+        content = (
+            model if isinstance(model, bytes) else existing_file(model).read_bytes()
+        )
         try:
             self.class_names, self.contract = metadata.read(content)
             old = interpreter.__module__.startswith("tflite_runtime")
@@ -313,9 +316,3 @@ def _interpreter() -> type:
                 "There is no interpreter of .tflite files: pip install ai-edge-litert"
             ) from None
     return Interpreter
-
-
-def _read(path: pathlib.Path) -> bytes:
-    if not path.is_file():
-        raise ValueError(f"There is no file '{path}'.")
-    return path.read_bytes()

@@ -14,6 +14,8 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
+from keras_vit_files import existing_file
+
 BFLOAT16 = tf.bfloat16.as_numpy_dtype
 _SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -66,8 +68,7 @@ def read(path: str | pathlib.Path) -> Stored:
                 f"{_about_pickles(path)}"
             )
         path = found[0]
-    if not path.is_file():
-        raise ValueError(f"There is no file '{path}'.")
+    existing_file(path)
     notes = {
         name: _read_json(path.parent / name)
         for name in ("config.json", "preprocessor_config.json")

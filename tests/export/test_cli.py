@@ -356,6 +356,7 @@ def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monke
     assert "in [0, 1)" in line("--drop-path", 1.0)
     assert "There is no file" in line("--from", tmp_path / "m.keras")
     assert "There is no file" in line("--teacher", tmp_path / "m.keras")
+    assert "is a folder" in line("--from", tmp_path)
     assert "mixed_bfloat16" in line("--precision", "bfloat")
     assert "hard, soft" in line("--distillation", "warm")
     assert "mirrored" in line("--strategy", "many")

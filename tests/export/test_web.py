@@ -243,7 +243,7 @@ def test_a_model_that_will_not_do_is_one_line(folder, tmp_path, capfd, monkeypat
     cut.write_bytes(DIGITS.read_bytes()[:-100])
     other.write_bytes((ROOT / "models/digits.keras").read_bytes())
     assert "There is no file" in complaint(capfd, "web", tmp_path / "none.tflite")
-    assert "There is no file" in complaint(capfd, "web", tmp_path)
+    assert "is a folder" in complaint(capfd, "web", tmp_path)
     for path in (cut, other):
         line = complaint(capfd, "web", DIGITS, path)
         assert f"'{path}' is cut off or is no TFLite model" in line
