@@ -19,7 +19,7 @@ class Student(keras.Model):
 
     Args:
         student: Built by `build_vit` with a distillation token.
-        teacher: Any Keras model from the same images, pixels in 0..255, to logits or
+        teacher: Any functional or sequential model from the same images, pixels in 0..255, to logits or
             probabilities of the same classes; see `check_teacher`.
         recipe: Its `distillation`, `temperature` and `teacher_weight`.
 
@@ -42,13 +42,16 @@ class Student(keras.Model):
         # In a function, Keras doesn't take the teacher's weights for the student's.
         self._answer = lambda images: logits_of(teacher(images, training=False))
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
+    # Keras passes `training` to those only that name it.
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
         output, by_label, by_teacher = y_pred
-        if not kwargs.get("training", True):
-            return super().compute_loss(x, y, output, sample_weight, **kwargs)
+        if not training:
+            return super().compute_loss(x, y, output, sample_weight, training)
         if self._probabilities:
             by_label = ops.softmax(by_label)
-        loss = super().compute_loss(x, y, by_label, sample_weight, **kwargs)
+        loss = super().compute_loss(x, y, by_label, sample_weight, training)
         taught = self.teacher_loss(self._answer(x), by_teacher)
         return (1 - self._weight) * loss + self._weight * taught
 
@@ -81,7 +84,7 @@ def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
 
     Raises:
         ValueError: If the student has no distillation token, or the teacher takes other
-            images or knows other classes.
+            images, knows other classes, or has no fixed input and output.
     """
     config = config_of(student)
     if not config.distillation_token:
@@ -89,9 +92,17 @@ def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
             "A teacher needs a student with distillation_token=True. Received: a "
             "student without"
         )
-    images, classes = tuple(teacher.input_shape[1:]), teacher.output_shape[-1]
+    taken, given = (getattr(teacher, f"{end}_shape", None) for end in ("input", "output"))
+    if not all(isinstance(shape, tuple) for shape in (taken, given)):
+        raise ValueError(
+            "The teacher must be a functional or sequential model of one input and one "
+            f"output. Received: a {type(teacher).__name__}"
+        )
+    images, classes = taken[1:], given[-1]
     expected = (*config.image_size, config.channels)
-    if any(a not in (None, b) for a, b in zip(images, expected, strict=True)):
+    if len(images) != 3 or any(
+        a not in (None, b) for a, b in zip(images, expected, strict=True)
+    ):
         raise ValueError(
             "The teacher must take the student's images. Received: images of "
             f"{images} and {expected}"

@@ -1,6 +1,7 @@
 """A teacher's answers: what is learnt from them, and which teachers are refused."""
 
 import json
+import re
 
 import keras
 import numpy as np
@@ -33,6 +34,11 @@ def convolutional(classes=2, side=8, activation=None):
             layers.Dense(classes, activation=activation),
         ]
     )
+
+
+class Subclassed(keras.Model):
+    def call(self, images):
+        return keras.ops.mean(images, axis=(1, 2))
 
 
 def softmax(x):
@@ -93,7 +99,7 @@ def test_a_student_learns_from_its_teacher_alone(
     before = [weight.copy() for weight in teacher.get_weights()]
     recipe = keras_vit.TrainingRecipe(epochs=3, learning_rate=1e-2, teacher_weight=1.0)
     teacher.save(tmp_path / "teacher.keras")
-    keras_vit.train(
+    run = keras_vit.train(
         student,
         data,
         recipe,
@@ -109,6 +115,15 @@ def test_a_student_learns_from_its_teacher_alone(
         np.testing.assert_array_equal(weight, first)
     kept = keras.saving.load_model(tmp_path / "run/model.keras")
     assert kept.count_params() == student.count_params()
+    # Validation is of the kept model against labels; the teacher has no part in it.
+    kept.compile(
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=output == "logits", label_smoothing=recipe.label_smoothing
+        )
+    )
+    validation = data.validation.map(lambda x, y: (x, keras.ops.one_hot(y, 2)))
+    best = run.history["val_loss"][run.best_epoch - 1]
+    assert kept.evaluate(validation, verbose=0) == pytest.approx(best, rel=1e-5)
     settings = json.loads((tmp_path / "run/run.json").read_text())
     assert settings["teacher"].endswith("teacher.keras")
 
@@ -120,9 +135,13 @@ def test_teachers_that_do_not_fit_are_refused(tiny, student, data, tmp_path):
             tiny(num_classes=2, class_names=("down", "across"))
         ),
         "student's images": convolutional(side=16),
+        "images of (288,)": keras.Sequential(
+            [keras.Input((288,)), keras.layers.Dense(2)]
+        ),
+        "a Subclassed": Subclassed(),
     }
     for message, teacher in cases.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=re.escape(message)):
             keras_vit.train(student, data, teacher=teacher, output=tmp_path / "run")
     plain = keras_vit.build_vit(tiny(num_classes=2, class_names=("across", "down")))
     with pytest.raises(ValueError, match="distillation_token=True"):
