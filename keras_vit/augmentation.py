@@ -1,6 +1,6 @@
 """Random changes of training images, each a function of the run's seed and the step.
 
-The changes are Keras' own layers. Their seeds are ours: Keras' generators count calls,
+The changes are Keras' own layers, or made of them. Their seeds are ours: Keras' generators count calls,
 so a parallel pipeline would draw in another order every time, and a resumed run would
 start over.
 """
@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_vit.rand_augment import RandAugment
 from keras_vit.recipes import TrainingRecipe
 
 # Pixels and targets, whatever precision the model is trained in: MixUp fails in half.
@@ -111,7 +112,7 @@ def _image_layers(recipe: TrainingRecipe) -> list[layers.Layer]:
     if recipe.flip:
         found.append(layers.RandomFlip("horizontal", **_PRECISE))
     if recipe.rand_augment:
-        found.append(layers.RandAugment(factor=recipe.rand_augment, **_PRECISE))
+        found.append(RandAugment(recipe.rand_augment, **_PRECISE))
     if recipe.random_erasing:
         rate = recipe.random_erasing
         found.append(layers.RandomErasing(factor=(rate, rate), **_PRECISE))
@@ -123,5 +124,7 @@ def _mixers(recipe: TrainingRecipe) -> list[layers.Layer]:
     if recipe.mixup:
         found.append(layers.MixUp(recipe.mixup, **_PRECISE))
     if recipe.cutmix:
-        found.append(layers.CutMix(recipe.cutmix, **_PRECISE))
+        # Of one number Keras makes a range, from 0 on, and draws alpha from it.
+        alpha = recipe.cutmix
+        found.append(layers.CutMix((alpha, alpha), **_PRECISE))
     return found

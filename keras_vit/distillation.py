@@ -92,7 +92,9 @@ def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
             "A teacher needs a student with distillation_token=True. Received: a "
             "student without"
         )
-    taken, given = (getattr(teacher, f"{end}_shape", None) for end in ("input", "output"))
+    taken, given = (
+        getattr(teacher, f"{end}_shape", None) for end in ("input", "output")
+    )
     if not all(isinstance(shape, tuple) for shape in (taken, given)):
         raise ValueError(
             "The teacher must be a functional or sequential model of one input and one "

@@ -31,15 +31,18 @@ class TrainingRecipe:
         clip_norm: Largest norm of all gradients together; 0 for no limit.
         label_smoothing: Part of the target spread evenly over all classes.
         ema_momentum: Momentum of the moving average of the weights, a step; the average
-            is what is validated and kept. 0 for none.
+            is what is validated and kept. 0 for none. It begins with the first weights;
+            7 / (1 - momentum) steps leave a thousandth of them in it.
         translation: Largest random shift, as a part of the image's side.
         flip: Whether images are mirrored at random; wrong for digits and letters.
-        rand_augment: Strength, 0..1, of two random changes of shape or colour, the same
-            two for all images of a batch; 0 for none.
+        rand_augment: Strength, 0..1 (a tenth of the paper's magnitude), of two random
+            changes of shape or colour, the same two for all images of a batch; 0 for
+            none. See `RandAugment`.
         random_erasing: Part of the images that have a random rectangle erased.
         mixup: Alpha of MixUp; 0 for none.
-        cutmix: Alpha of CutMix; 0 for none. With both, a batch has the one or the other.
-        repeats: How often an image comes in its batch, each time augmented anew.
+        cutmix: Alpha of CutMix, at most 1; 0 for none. With both, a batch has the one
+            or the other.
+        repeats: How often an image comes in a row, each time augmented anew.
         distillation: What a teacher gives, where there is one: `"hard"` for its most
             probable class, `"soft"` for its probabilities.
         temperature: Divides the logits of teacher and student in soft distillation.
@@ -94,7 +97,7 @@ class TrainingRecipe:
             raise ValueError(
                 f"layer_decay must be in (0, 1]. Received: {self.layer_decay}"
             )
-        for name in ("weight_decay", "clip_norm", "mixup", "cutmix"):
+        for name in ("weight_decay", "clip_norm", "mixup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
                     f"{name} must not be negative. Received: {getattr(self, name)}"
@@ -104,7 +107,7 @@ class TrainingRecipe:
                 raise ValueError(
                     f"{name} must be in [0, 1). Received: {getattr(self, name)}"
                 )
-        for name in ("rand_augment", "random_erasing", "teacher_weight"):
+        for name in ("rand_augment", "random_erasing", "cutmix", "teacher_weight"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(
                     f"{name} must be in [0, 1]. Received: {getattr(self, name)}"
@@ -114,27 +117,28 @@ class TrainingRecipe:
 RECIPES: dict[str, TrainingRecipe] = {
     # Ours: some tens of epochs on thousands of small images.
     "small": TrainingRecipe(),
-    # CCT: https://arxiv.org/abs/2104.05704, appendix, table of hyperparameters.
+    # CCT: https://arxiv.org/abs/2104.05704, appendix, table of hyperparameters; the
+    # strength of RandAugment is that of the published code.
     "scratch_small": TrainingRecipe(
         epochs=200,
         learning_rate=6e-4,
         batch_size=128,
         warmup=0.05,
         weight_decay=0.06,
-        ema_momentum=0.999,
+        ema_momentum=0.0,
         flip=True,
-        rand_augment=0.5,
+        rand_augment=0.9,
         random_erasing=0.25,
         mixup=0.8,
         cutmix=1.0,
     ),
-    # DeiT: https://arxiv.org/abs/2012.12877, table 9.
+    # DeiT: https://arxiv.org/abs/2012.12877, table 9; without the average of its table 8.
     "deit": TrainingRecipe(
         epochs=300,
         learning_rate=5e-4,
         batch_size=512,
         warmup=5 / 300,
-        ema_momentum=0.99996,
+        ema_momentum=0.0,
         translation=0.0,
         flip=True,
         rand_augment=0.9,
@@ -144,6 +148,7 @@ RECIPES: dict[str, TrainingRecipe] = {
         repeats=3,
     ),
     # AugReg, its "medium2": https://arxiv.org/abs/2106.10270, section 3.3 and table 3.
+    # Its magnitude of RandAugment, 15, is beyond the range; this is the range's end.
     "augreg": TrainingRecipe(
         epochs=300,
         learning_rate=1e-3,
@@ -155,7 +160,7 @@ RECIPES: dict[str, TrainingRecipe] = {
         ema_momentum=0.0,
         translation=0.0,
         flip=True,
-        rand_augment=0.5,
+        rand_augment=1.0,
         mixup=0.5,
     ),
     # All weights of a trained model: https://arxiv.org/abs/2111.06377, table 9, whose

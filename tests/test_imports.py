@@ -16,6 +16,7 @@ RANKS = [
         "keras_vit.batches",
         "keras_vit.recipes",
         "keras_vit.switching",
+        "keras_vit.rand_augment",
     },
     {
         "keras_vit.layers",
