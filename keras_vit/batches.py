@@ -43,7 +43,7 @@ class TrainingImages:
     Attributes:
         split: Where they come from.
         prepare: One raw example and its label -> uint8 `(height, width, c)` and label.
-        batch_size: Images a step, over all workers; all of them if there are fewer.
+        batch_size: Images a step, over all workers; of more than there are, all.
         seed: Seed of their order.
         keep: Whether decoded images are kept in memory.
     """
@@ -54,10 +54,14 @@ class TrainingImages:
     seed: int
     keep: bool
 
+    def __post_init__(self):
+        size = min(self.batch_size, self.split.count)
+        object.__setattr__(self, "batch_size", size)
+
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches of an epoch: a last, smaller one would make XLA compile anew."""
-        return max(self.split.count // self.batch_size, 1)
+        return self.split.count // self.batch_size
 
     @property
     def passes(self) -> tf.data.Dataset:
@@ -68,18 +72,18 @@ class TrainingImages:
         whole = batches.map(lambda step, images, labels: (images, labels))
         return made_ahead(whole.apply(length))
 
-    def steps(self, first: int, last: int, **options) -> tf.data.Dataset:
-        """The batches from a step up to, not including, another; see `epochs`."""
-        length = tf.data.experimental.assert_cardinality(last - first)
-        return self._batches(lambda: (first, last), **options).apply(length)
-
-    def epochs(self, done: Callable[[], int], **options) -> tf.data.Dataset:
+    def epochs(
+        self,
+        done: Callable[[], int],
+        repeats: int = 1,
+        worker: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
         """The batches of one epoch, or of what is left of it, whenever gone through.
 
         Args:
             done: Gives the number of steps done so far, when a pass begins.
-            repeats: How often an image comes in its batch; an epoch stays as long, so
-                it shows so many images fewer. Source:
+            repeats: How often an image comes in a row; an epoch stays as long, so it
+                shows so many images fewer. Source:
                 https://arxiv.org/abs/1902.05509, section 3.2 (repeated augmentation).
             worker: (index, count): of each batch every `count`-th image from the
                 `index`-th on.
@@ -88,14 +92,6 @@ class TrainingImages:
             Of each step its number, int64 `()`; images, uint8 `(b, height, width, c)`;
             and labels, int32 `(b,)`.
         """
-
-        def bounds():
-            first = done()
-            return first, (first // self.steps_per_epoch + 1) * self.steps_per_epoch
-
-        return self._batches(bounds, **options)
-
-    def _batches(self, bounds, repeats: int = 1, worker: tuple[int, int] = (0, 1)):
         in_memory = self.keep or self.split.arrays is not None
         batches_of = self._gathered if in_memory else self._streamed
         share = slice(worker[0], None, worker[1])
@@ -103,11 +99,11 @@ class TrainingImages:
         if self.keep:
             examples = examples.map(self.prepare)
         parts = (
-            tf.TensorSpec((len(range(self._size)[share]), *spec.shape), spec.dtype)
+            tf.TensorSpec((len(range(self.batch_size)[share]), *spec.shape), spec.dtype)
             for spec in examples.element_spec
         )
         batches = _generated(
-            lambda: batches_of(*bounds(), repeats, share),
+            lambda: batches_of(done(), repeats, share),
             (tf.TensorSpec((), tf.int64), *parts),
         )
         if self.keep:
@@ -123,25 +119,22 @@ class TrainingImages:
         images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
         return images, labels
 
-    def _gathered(self, first, last, repeats, share) -> Iterator[tuple]:
+    def _gathered(self, first, repeats, share) -> Iterator[tuple]:
         """Batches of examples in memory; images are decoded when the first is due."""
         images, labels = self._kept if self.keep else self.split.arrays
-        order = functools.lru_cache(1)(
-            lambda epoch: epoch_order(self.split.count, self.seed, epoch, repeats)
-        )
-        for step in range(first, last):
-            epoch, place = divmod(step, self.steps_per_epoch)
-            rows = order(epoch)[place * self._size : (place + 1) * self._size][share]
+        epoch, begun = divmod(first, self.steps_per_epoch)
+        order = epoch_order(self.split.count, self.seed, epoch, repeats)
+        starts = range(0, self.split.count, self.batch_size)
+        for step, place in enumerate(starts[begun : self.steps_per_epoch], first):
+            rows = order[place : place + self.batch_size][share]
             yield step, images[rows], labels[rows]
 
-    def _streamed(self, step, last, repeats, share) -> Iterator[tuple]:
+    def _streamed(self, first, repeats, share) -> Iterator[tuple]:
         """Batches of examples that pass by on a disk, shuffled in a window."""
-        while step < last:
-            epoch, place = divmod(step, self.steps_per_epoch)
-            passing = self._passing(epoch, repeats).skip(place).take(last - step)
-            for raw, labels in passing.as_numpy_iterator():
-                yield step, raw[share], labels[share]
-                step += 1
+        epoch, begun = divmod(first, self.steps_per_epoch)
+        passing = self._passing(epoch, repeats).skip(begun)
+        for step, (raw, labels) in enumerate(passing.as_numpy_iterator(), first):
+            yield step, raw[share], labels[share]
 
     def _passing(self, epoch: int, repeats: int) -> tf.data.Dataset:
         examples = self.split.examples.shuffle(
@@ -151,7 +144,7 @@ class TrainingImages:
             examples = examples.flat_map(
                 lambda *example: tf.data.Dataset.from_tensors(example).repeat(repeats)
             )
-        whole = examples.batch(self._size, drop_remainder=True)
+        whole = examples.batch(self.batch_size, drop_remainder=True)
         return whole.take(self.steps_per_epoch)
 
     def _decoded(self, step, raw, labels):
@@ -165,10 +158,6 @@ class TrainingImages:
     @functools.cached_property
     def _image_spec(self) -> tf.TensorSpec:
         return self.split.examples.map(self.prepare).element_spec[0]
-
-    @property
-    def _size(self) -> int:
-        return min(self.batch_size, self.split.count)
 
 
 def made_ahead(batches: tf.data.Dataset) -> tf.data.Dataset:

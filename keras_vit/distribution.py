@@ -72,7 +72,7 @@ def read_cluster(text: str) -> Cluster:
         )
     for address in addresses:
         host, _, port = str(address).rpartition(":")
-        if not host or not port.isdecimal():
+        if not host or not port.isdecimal() or int(port) > 65535:
             raise ValueError(
                 f"TF_CONFIG must name each worker HOST:PORT. Received: {address!r}"
             )
@@ -98,8 +98,12 @@ def wait_for_all(cluster: Cluster, patience: float = PATIENCE) -> None:
         ValueError: If some never answered, or this worker can't have its own address.
     """
     own = cluster.addresses[cluster.index].rpartition(":")[2]
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        server = socket.create_server(("", int(own)))
+        server = socket.create_server(
+            ("", int(own)), family=family, dualstack_ipv6=both
+        )
     except OSError as error:
         raise ValueError(
             f"Worker {cluster.index} can't listen at port {own}: {error.strerror}."
@@ -351,18 +355,34 @@ def on_replicas(model: keras.Model) -> Iterator[None]:
         for name, function in changed.items():
             setattr(model, name, function)
         yield
-        if many_hosts:
-            # Nobody goes before all have finished.
-            _sum_over_workers(strategy, 1)
-        if _watchdog:
-            _watchdog.stop()
-    except tf.errors.OpError:
-        if _watchdog:
-            _watchdog.wait()
-        raise
     finally:
         for name in changed:
             delattr(model, name)
+
+
+@contextlib.contextmanager
+def watched(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """While the block runs on several hosts, each of them ends when another is gone.
+
+    None leaves the block before all have come to its end, the chief with its files
+    written: a worker that ended well is not started again, and the others would wait
+    for it.
+    """
+    global _watchdog
+    if worker_of(strategy)[1] == 1:
+        yield
+        return
+    if _watchdog is None:  # the one of `make_strategy` has seen another block end
+        _watchdog = Watchdog(read_cluster(os.environ["TF_CONFIG"]))
+        _watchdog.start()
+    try:
+        yield
+        _sum_over_workers(strategy, 1)
+    except tf.errors.OpError:
+        _watchdog.wait()
+        raise
+    _watchdog.stop()
+    _watchdog = None
 
 
 def check_same_everywhere(strategy: tf.distribute.Strategy, step: int) -> None:

@@ -93,8 +93,7 @@ def make_optimizer(
         batch_size: Images a step; the learning rate is in proportion to it. That of
             the recipe if `None`.
     """
-    images = (batch_size or recipe.batch_size) * recipe.accumulation
-    peak = recipe.learning_rate * images / recipe.batch_size
+    peak = recipe.peak_rate(batch_size or recipe.batch_size)
     warmup = round(recipe.warmup * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else peak,

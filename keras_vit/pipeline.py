@@ -166,8 +166,13 @@ def _spread(split: Split) -> tf.data.Dataset:
     first examples are read, which data sets there have in a random order.
     """
     count = min(split.count, SHUFFLE_WINDOW) if split.arrays is None else split.count
-    step = max(count // SAMPLE, 1)
-    return split.examples.take(count).shard(step, 0).take(SAMPLE)
+    examples, step = split.examples.take(count), count // SAMPLE
+    if step >= 10:  # the end, which has none, is less than a tenth
+        return examples.shard(step, 0).take(SAMPLE)
+    places = min(count, SAMPLE)
+    rows = np.arange(places) * count // places
+    chosen = examples.enumerate().filter(lambda row, _: tf.reduce_any(row == rows))
+    return chosen.map(lambda _, example: example)
 
 
 def fit_pixels(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

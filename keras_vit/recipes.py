@@ -113,6 +113,10 @@ class TrainingRecipe:
                     f"{name} must be in [0, 1]. Received: {getattr(self, name)}"
                 )
 
+    def peak_rate(self, batch_size: int) -> float:
+        """The highest learning rate of a training with batches of this size."""
+        return self.learning_rate * batch_size * self.accumulation / self.batch_size
+
 
 RECIPES: dict[str, TrainingRecipe] = {
     # Ours: some tens of epochs on thousands of small images.

@@ -15,6 +15,7 @@ from keras_vit.recipes import TrainingRecipe
 from keras_vit.training import (
     compiled,
     first_tokens_alone,
+    fits_in_memory,
     others_frozen,
     training_batches,
 )
@@ -54,14 +55,19 @@ def rehearse(
     """Makes a few steps of a training on one device; the model is changed by them.
 
     Raises:
-        ValueError: If `train` would refuse the teacher, or no layer would be trained.
+        ValueError: If `train` would refuse the teacher, no layer would be trained, or a
+            batch is larger than the memory of the device.
     """
     if teacher is not None:
         check_teacher(model, teacher)
     config, training = config_of(model), data.training
     progress, pace = Progress(), Pace(training.batch_size)
     batches = training_batches(model, recipe, data, 0, progress, pace)
-    with others_frozen(model, recipe), first_tokens_alone(model):
+    with (
+        others_frozen(model, recipe),
+        first_tokens_alone(model),
+        fits_in_memory(training.batch_size),
+    ):
         trained = compiled(model, config, recipe, data, teacher)
         trained.fit(
             batches.repeat(STEPS).take(STEPS),
@@ -106,18 +112,28 @@ def estimated_memory(config: ViTConfig, parameters: int, batch_size: int) -> int
     return round(OVERHEAD_BYTES + 4 * arrays)
 
 
-def available_memory() -> int | None:
-    """Bytes that this process may still take, or `None` where that can't be found."""
+def available_memory(root: pathlib.Path = pathlib.Path("/")) -> int | None:
+    """Bytes that this process may still take, or `None` where that can't be found.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
     found = []
     try:
-        for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-        folder = pathlib.Path("/sys/fs/cgroup")  # a container's own limit
+        available = _numbers(root / "proc/meminfo")["MemAvailable:"]
+        found.append(available * 1024)
+        folder = root / "sys/fs/cgroup"  # a container's own limit
         limit = (folder / "memory.max").read_text().strip()
         if limit != "max":
             used = int((folder / "memory.current").read_text())
-            found.append(int(limit) - used)
-    except OSError:
+            # Files that were read and may be forgotten.
+            spare = _numbers(folder / "memory.stat").get("inactive_file", 0)
+            found.append(int(limit) - used + spare)
+    except (OSError, KeyError):
         pass
     return min(found, default=None)
+
+
+def _numbers(path: pathlib.Path) -> dict[str, int]:
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in lines}

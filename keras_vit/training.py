@@ -1,9 +1,11 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
@@ -95,7 +97,8 @@ def train(
     Raises:
         ValueError: If the folder already holds something, or nothing to resume; if it
             was made with other settings; if model, data and teacher differ in their
-            classes; or if no layer would be trained.
+            classes; if no layer would be trained; or if a batch is larger than the
+            memory of the device.
         RuntimeError: If the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
@@ -107,35 +110,36 @@ def train(
         check_teacher(model, teacher)
     if resume and output is None:
         raise ValueError("A run that goes on needs its folder. Received: output=None")
+    _seed_everything(model, seed)
     folder = None if output is None else pathlib.Path(output)
     chief = distribution.is_chief(strategy)
     if folder and (chief or resume):
         given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
         settings = _settings(model, data, recipe) | given | taught
         runs.open_folder(folder, settings, resume)
-    _seed_everything(model, seed)
     notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
     distribution.check_same_everywhere(strategy, notes["step"])
     watch = Watch.of(model, data, recipe, folder, notes, checkpoint_steps)
     start = time.monotonic()
-    try:
+    with distribution.watched(strategy):
+        try:
+            if folder and chief:
+                draw_training_page(data, recipe, seed, folder / runs.TRAINING_PAGE)
+            batches = training_batches(
+                model, recipe, data, seed, watch.progress, watch.pace
+            )
+            _fit(model, recipe, data, batches, teacher, watch, verbose)
+        except BaseException:
+            if folder and chief:
+                runs.leave_what_was_finished(folder)
+            raise
+        figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
+        watch.best.restore()
+        evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
+        run = TrainingRun(watch.history.columns, watch.best.epoch, evaluation, figures)
         if folder and chief:
-            draw_training_page(data, recipe, seed, folder / runs.TRAINING_PAGE)
-        batches = training_batches(
-            model, recipe, data, seed, watch.progress, watch.pace
-        )
-        _fit(model, recipe, data, batches, teacher, watch, verbose)
-    except BaseException:
-        if folder and chief:
-            runs.leave_what_was_finished(folder)
-        raise
-    figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
-    watch.best.restore()
-    evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
-    run = TrainingRun(watch.history.columns, watch.best.epoch, evaluation, figures)
-    if folder and chief:
-        runs.finish(folder, data, run.history, evaluation, run.best_epoch, figures)
-        checkpoints.remove(folder)
+            runs.finish(folder, data, run.history, evaluation, run.best_epoch, figures)
+            checkpoints.remove(folder)
     return run
 
 
@@ -225,6 +229,7 @@ def _fit(
     with (
         others_frozen(model, recipe),
         first_tokens_alone(model),
+        fits_in_memory(data.training.batch_size),
         warnings.catch_warnings(),
     ):
         # What is left of an epoch is shorter than Keras expects.
@@ -262,6 +267,22 @@ def others_frozen(
         if recipe.trainable and not layer.name.startswith(recipe.trainable)
     ]
     return switched(frozen, "trainable", False)
+
+
+@contextlib.contextmanager
+def fits_in_memory(batch_size: int) -> Iterator[None]:
+    """Around steps of training: says it in one line if the device has no room for them.
+
+    Raises:
+        ValueError: If it hasn't.
+    """
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise ValueError(
+            f"A step of {batch_size} images needs more memory than the device has; take "
+            "a smaller batch size, and accumulation for the rest."
+        ) from error
 
 
 def first_tokens_alone(model: keras.Model) -> AbstractContextManager[None]:

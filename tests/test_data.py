@@ -92,6 +92,18 @@ def test_training_images_are_shuffled_anew_each_epoch():
     assert (first != second).any()
 
 
+@pytest.mark.parametrize("count", [5, 64, 100, 127, 191, 640, 1000])
+def test_the_sample_is_spread_over_all_training_images(count):
+    """A folder's come class by class, and ranges of activations are chosen by it."""
+    images = np.zeros((count, 4, 4, 1), "uint8")
+    rows = {"train": np.arange(count), "validation": [0], "test": [0]}
+    source = pipeline.array_source("rows", ["a"], images, np.arange(count), rows)
+    [(_, labels)] = batches(source.load().sample)
+    assert len(labels) == min(count, 64) and labels[0] == 0
+    gaps = np.diff([*labels, count])
+    assert gaps.min() > 0 and gaps.max() < count / len(labels) + max(1, count / 10)
+
+
 def test_grey_images_serve_a_model_of_three_channels():
     data = load_data("digits", Preprocessing(image_size=16, channels=3))
     images, _ = next(iter(batches(data.test)))

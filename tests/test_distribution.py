@@ -1,10 +1,12 @@
 """Two processes train as one would, and know when one of them is gone."""
 
+import concurrent.futures
 import csv
 import json
 import os
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from tests.conftest import pictures_off
 EPOCHS = 3
 
 
-def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
+def work(
+    folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0, slow_end=0.0
+):
     """What each worker does; `"two"` is two replicas in one process."""
     if cluster:
         os.environ["TF_CONFIG"] = cluster
@@ -25,7 +29,7 @@ def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
     import tensorflow as tf
 
     import keras_vit
-    from keras_vit import callbacks
+    from keras_vit import callbacks, runs
     from keras_vit import data as data_sets
 
     distribution.SILENCE = silence
@@ -45,6 +49,8 @@ def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
                 os._exit(9)
 
         callbacks.Progress.on_train_batch_end = killed
+    finish = runs.finish
+    runs.finish = lambda *given: (time.sleep(slow_end), finish(*given))
     keras.utils.set_random_seed(0)
     config = keras_vit.ViTConfig(
         image_size=8,
@@ -71,6 +77,8 @@ def work(folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0):
             checkpoint_steps=3,
             verbose=0,
         )
+    # A worker that ended well is not started again, so nobody does before the job has.
+    assert runs.is_finished(folder)
 
 
 def start(folder, kind, worker=None, ports=(), **options):
@@ -115,7 +123,9 @@ def two_replicas(tmp_path_factory):
 
 def test_two_workers_train_as_two_replicas_do(two_replicas, tmp_path):
     ports = free_ports(2)
-    workers = [start(tmp_path / "run", "workers", i, ports) for i in range(2)]
+    workers = [
+        start(tmp_path / "run", "workers", i, ports, slow_end=2.0) for i in range(2)
+    ]
     for status, said in map(ended, workers):
         assert status == 0, said
     found = history(tmp_path / "run")
@@ -185,6 +195,48 @@ def test_a_watchdog_that_was_stopped_ends_nothing():
     assert f"Worker 1 ({address}) stopped answering" in said[0][0]
 
 
+def test_each_training_of_a_process_is_watched(monkeypatch):
+    calls = []
+
+    class Recorded:
+        def __init__(self, cluster):
+            calls.append(cluster.addresses)
+
+        def start(self):
+            calls.append("start")
+
+        def stop(self):
+            calls.append("stop")
+
+    task = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker"}}
+    task["task"]["index"] = 0
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
+    monkeypatch.setattr(distribution, "Watchdog", Recorded)
+    monkeypatch.setattr(distribution, "worker_of", lambda _: (0, 2))
+    monkeypatch.setattr(
+        distribution, "_sum_over_workers", lambda *_: calls.append("all are there")
+    )
+    for _ in range(2):
+        with distribution.watched(None):
+            calls.append("train")
+    once = [("a:1", "b:2"), "start", "train", "all are there", "stop"]
+    assert calls == once * 2
+
+
+def test_a_worker_listens_at_both_kinds_of_address():
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("This machine has no IPv6.")
+    port, other = free_ports(2)
+    waiting = Cluster((f"127.0.0.1:{port}", f"127.0.0.1:{other}"), 0)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        worker = pool.submit(distribution.wait_for_all, waiting, patience=3)
+        missing = {f"127.0.0.1:{port}", f"[::1]:{port}"}
+        while missing and not worker.done():
+            missing = {it for it in missing if not distribution._answers(it)}
+    assert not missing
+    assert "never answered" in str(worker.exception())  # for lack of the other
+
+
 def test_a_chief_comes_before_the_workers():
     cluster = {"chief": ["a:1"], "worker": ["b:2", "[::1]:3"]}
     task = {"type": "worker", "index": "1"}
@@ -204,6 +256,10 @@ def test_a_chief_comes_before_the_workers():
         ),
         (
             '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+            "PORT",
+        ),
+        (
+            '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
             "PORT",
         ),
         (

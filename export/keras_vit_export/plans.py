@@ -168,7 +168,8 @@ def _plan(options: argparse.Namespace, source, config, recipe, stored) -> Plan:
         value = getattr(options, name)
         return stored[name] if value is None else value
 
-    batch_size, origin = given("batch_size"), given("origin")
+    batch_size = min(given("batch_size"), source.splits["train"].count)
+    origin = given("origin")
     return Plan(
         source,
         config,
@@ -211,6 +212,8 @@ def _recipe_field(text: str) -> tuple[str, Any]:
     defaults = {it.name: it.default for it in dataclasses.fields(TrainingRecipe)}
     name, _, value = text.partition("=")
     check_choice("--set", name, defaults)
+    if name == "batch_size":
+        raise ValueError("--set batch_size is --batch-size.")
     kind = type(defaults[name])
     if kind is tuple:
         return name, tuple(part for part in value.split(",") if part)

@@ -24,14 +24,15 @@ def train(options: argparse.Namespace) -> int:
     with quiet():
         from keras_vit import distribution
         from keras_vit.runs import is_finished
-
-        # Before all else that uses TensorFlow.
-        strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
-    chief = distribution.is_chief(strategy)
     folder = options.resume or options.output
+    # Before the other workers are waited for: they may have gone.
     if options.go_on and is_finished(folder):
         print(f"The run in '{folder}' is finished.")
         return 0
+    with quiet():
+        # Before all else that uses TensorFlow.
+        strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
+    chief = distribution.is_chief(strategy)
     begun = options.go_on and (folder / "run.json").exists()
     resume = begun or options.resume is not None
     if resume:
@@ -138,6 +139,7 @@ def _dry_run(options) -> int:
     with quiet():
         import keras_vit
         from keras_vit import rehearsal
+        from keras_vit.distillation import check_teacher
         from keras_vit.files import load_model
         from keras_vit.runs import read_settings
     plan = (
@@ -146,6 +148,9 @@ def _dry_run(options) -> int:
         else new_plan(options)
     )
     model, data = _built(plan)
+    teacher = load_model(plan.teacher) if plan.teacher else None
+    if teacher:
+        check_teacher(model, teacher)
     config = keras_vit.config_of(model)
     tokens = config.num_patches + config.num_prefix_tokens
     parameters = model.count_params()
@@ -154,9 +159,13 @@ def _dry_run(options) -> int:
         f"{config.num_heads} heads, {tokens} tokens from "
         f"{config.image_size[0]} x {config.image_size[1]} pixels in {plan.precision}"
     )
-    for name, value in dataclasses.asdict(plan.recipe).items():
+    # Of the batches to come, not of those that the recipe was made for.
+    rate = plan.recipe.peak_rate(plan.batch_size)
+    used = {"batch_size": plan.batch_size, "learning_rate": rate}
+    for name, value in (dataclasses.asdict(plan.recipe) | used).items():
         print(f"  {name}: {value}")
     needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
+    needed += 4 * teacher.count_params() if teacher else 0
     free = rehearsal.available_memory()
     print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
     if free is not None and needed > free:
@@ -165,7 +174,6 @@ def _dry_run(options) -> int:
             f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
             "--accumulation for the rest."
         )
-    teacher = load_model(plan.teacher) if plan.teacher else None
     with quiet():
         found = rehearsal.rehearse(model, data, plan.recipe, teacher)
     print(

@@ -323,11 +323,14 @@ def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
 ):
     figures = tmp_path / "figures.json"
     options = ["--dataset", "digits", "--dry-run", "--recipe", "deit", "--epochs", "3"]
+    options += ["--batch-size", "32"]
     options += ["--set", "mixup=0.25", "--set", "trainable=head,block_03"]
     assert main(["train", *options, "--json", str(figures)]) == 0
     shown = capfd.readouterr().out
     assert "4 blocks of width 64" in shown and "  mixup: 0.25" in shown
     assert "  trainable: ('head', 'block_03')" in shown and "  cutmix: 1.0" in shown
+    # DeiT's 5e-4 is of 512 images; 32 are a sixteenth.
+    assert "  batch_size: 32" in shown and "  learning_rate: 3.125e-05" in shown
     assert "images a second" in shown and "All 3 epochs: about" in shown
     found = json.loads(figures.read_text())
     assert found["seconds"] > found["compile_seconds"] > found["step_seconds"] > 0
@@ -349,6 +352,8 @@ def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monke
     assert "needs --from" in line("--recipe", "finetune")
     assert "must be one of mixup, " in line("--set", "mixupp=0.2")
     assert "mixup must be of type float" in line("--set", "mixup=much")
+    assert "is --batch-size" in line("--set", "batch_size=256")
+    assert "cutmix must be in [0, 1]" in line("--set", "cutmix=2")
     assert "flip must be one of true, false" in line("--set", "flip=1")
     assert "mixup must not be negative" in line("--set", "mixup=-1")
     assert "don't go with it" in line("--from", "m.keras", "--variant", "nano/2")
