@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import csv
+import dataclasses
 import json
 import os
 import socket
@@ -62,6 +63,9 @@ def work(
         mlp_dim=12,
         num_classes=10,
     )
+    teacher = keras_vit.build_vit(config)
+    tokens = {"class_token": True, "distillation_token": True, "pool": "token"}
+    config = dataclasses.replace(config, **tokens)
     data = data_sets.find_source("digits").load(config, batch_size=128)
     with strategy.scope():
         model = keras_vit.build_vit(config)
@@ -73,6 +77,7 @@ def work(
             data,
             recipe,
             output=folder,
+            teacher=teacher,
             resume=(folder / "run.json").exists(),
             checkpoint_steps=3,
             verbose=0,
