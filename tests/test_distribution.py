@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_vit import distribution
 from keras_vit.distribution import Cluster, Watchdog, read_cluster
@@ -27,7 +28,6 @@ def work(
     if cluster:
         os.environ["TF_CONFIG"] = cluster
     import keras
-    import tensorflow as tf
 
     import keras_vit
     from keras_vit import callbacks, runs
@@ -286,3 +286,5 @@ def test_strategies_are_chosen_by_name(monkeypatch):
     with pytest.raises(ValueError, match="needs TF_CONFIG"):
         distribution.make_strategy("multiworker")
     assert distribution.make_strategy("auto").num_replicas_in_sync == 1
+    mirrored = distribution.make_strategy("mirrored")
+    assert isinstance(mirrored, tf.distribute.MirroredStrategy)

@@ -77,6 +77,19 @@ def test_the_same_seed_gives_the_same_weights(tiny, stripes, uncompiled):
     assert (weights(2) != first).any()
 
 
+def test_no_layer_drops_what_its_neighbour_drops_a_step_before(
+    tiny, stripes, rng, uncompiled
+):
+    """Keras counts draws in the number by which it tells generators apart."""
+    model = keras_vit.build_vit(tiny(num_classes=2, depth=3, drop_path=0.5))
+    recipe = keras_vit.TrainingRecipe(epochs=1)
+    keras_vit.train(model, stripes(rng, 48).load(batch_size=16), recipe, verbose=0)
+    states = [v for v in model.variables if v.name == "seed_generator_state"]
+    first, counted = np.array([np.asarray(state) for state in states]).T
+    assert len(states) > 2 and len(set(first)) == 1
+    assert np.diff(np.sort(counted)).min() > 1_000_000
+
+
 def test_only_tokens_that_are_read_are_computed_while_it_trains(
     tiny, stripes, rng, uncompiled, monkeypatch
 ):
