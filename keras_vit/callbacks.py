@@ -137,7 +137,16 @@ class BestModel(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def restore(self) -> None:
-        """Gives the model the best weights back."""
+        """Gives the model the best weights back.
+
+        Raises:
+            RuntimeError: If there are none, as no epoch's loss was a number.
+        """
+        if self.score is None:
+            raise RuntimeError(
+                "The loss of the validation images was never a number; a lower learning "
+                "rate may help."
+            )
         if self._weights is None:  # of an epoch before this process
             self._weights = load_model(self.path).get_weights()
         self.kept.set_weights(self._weights)

@@ -67,6 +67,10 @@ def _integer(name: str, value: Any, least: int) -> int:
     return number
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _sequence(name: str, value: Any) -> tuple:
     listed = isinstance(value, Iterable) and not isinstance(value, str)
     if not listed:
@@ -94,7 +98,7 @@ def check_class_names(class_names: tuple[str, ...], num_classes: int) -> None:
 
 def check_rate(name: str, value: float) -> None:
     """Raises a `ValueError` unless `value` is in [0, 1)."""
-    if not isinstance(value, (int, float)) or not 0.0 <= value < 1.0:
+    if not _is_number(value) or not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must be in [0, 1). Received: {value!r}")
 
 
@@ -140,7 +144,7 @@ class Preprocessing:
         object.__setattr__(self, "channels", channels)
         check_choice("resize", self.resize, RESIZES)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        if not 0.0 < self.crop <= 1.0:
+        if not _is_number(self.crop) or not 0.0 < self.crop <= 1.0:
             raise ValueError(f"crop must be in (0, 1]. Received: {self.crop!r}")
 
     @property
@@ -176,7 +180,7 @@ class ViTConfig(Preprocessing):
         qk_norm: Whether queries and keys are normalised in each head.
         activation: `"relu"`, `"gelu"` (exact), `"gelu_tanh"` or `"swiglu"`.
         norm_epsilon: Added to the variance in every LayerNorm.
-        dropout: Dropout rate after the positions and in the feed-forward.
+        dropout: Dropout rate after the positions, the attention and in the feed-forward.
         attention_dropout: Dropout rate of the attention weights.
         drop_path: Drop path rate of the last block; it grows linearly from 0 in the
             first.
@@ -305,14 +309,8 @@ class ViTConfig(Preprocessing):
         return value
 
     def _check_ranges(self) -> None:
-        least = {
-            "patch_size": 1,
-            "num_classes": 1,
-            "width": 1,
-            "depth": 1,
-            "num_heads": 1,
-        }
-        for name, bound in (least | {"mlp_dim": 1, "num_registers": 0}).items():
+        sizes = ("patch_size", "num_classes", "width", "depth", "num_heads", "mlp_dim")
+        for name, bound in (dict.fromkeys(sizes, 1) | {"num_registers": 0}).items():
             number = _integer(name, getattr(self, name), bound)
             object.__setattr__(self, name, number)
         for name in ("stem", "head_hidden"):
@@ -326,10 +324,15 @@ class ViTConfig(Preprocessing):
         check_choice("head_activation", self.head_activation, HEAD_ACTIVATIONS)
         check_choice("pool", self.pool, POOLS)
         check_choice("head_output", self.head_output, OUTPUTS)
-        if not 0 < self.norm_epsilon < math.inf:
-            raise ValueError(
-                f"norm_epsilon must be positive. Received: {self.norm_epsilon!r}"
-            )
+        for name in ("norm_epsilon", "layer_scale"):
+            value = getattr(self, name)
+            if name == "layer_scale" and value is None:
+                continue
+            if not _is_number(value) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be positive. Received: {value!r}")
+        switches = ("class_token", "distillation_token", "qk_norm", "norm_after_pool")
+        for name in switches:
+            check_choice(name, getattr(self, name), (False, True))
         if not all(std > 0 for std in self.std):
             raise ValueError(f"std must be positive. Received: {self.std!r}")
         check_class_names(self.class_names, self.num_classes)

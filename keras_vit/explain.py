@@ -64,7 +64,8 @@ def rollout(maps: np.ndarray) -> np.ndarray:
 
 
 def patch_maps(maps: np.ndarray, config: ViTConfig) -> np.ndarray:
-    """What the class token takes from each patch; without one, the mean of all patches.
+    """What the class token takes from each patch, where the classifier reads that
+    token; else what all patches take, their mean.
 
     Args:
         maps: Shape `(..., n, n)`, of `attention_maps` or `rollout`.
@@ -76,9 +77,13 @@ def patch_maps(maps: np.ndarray, config: ViTConfig) -> np.ndarray:
     """
     prefix = config.num_prefix_tokens
     rows = (
-        maps[..., 0, :] if config.class_token else maps[..., prefix:, :].mean(axis=-2)
+        maps[..., 0, :] if _reads_token(config) else maps[..., prefix:, :].mean(axis=-2)
     )
     return rows[..., prefix:].reshape(*rows.shape[:-1], *config.grid)
+
+
+def _reads_token(config: ViTConfig) -> bool:
+    return config.pool in ("token", "token_and_mean")
 
 
 def position_similarity(model: keras.Model) -> np.ndarray:
@@ -120,7 +125,9 @@ def draw_attention(
     figure = Figure(
         figsize=(1.35 * columns + 1.0, 1.4 * depth + 3.4), layout="constrained"
     )
-    who = "the class token takes" if config.class_token else "patches take, on average,"
+    who = (
+        "the class token takes" if _reads_token(config) else "patches take, on average,"
+    )
     figure.suptitle(
         f"What {who} from each patch (yellow: most)\n"
         "each map has its own scale; the number is the part that goes to patches",

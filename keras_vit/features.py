@@ -18,8 +18,8 @@ def feature_model(model: keras.Model, kind: str = "both") -> keras.Model:
             `"both"` for the one after the other, as DINOv2's linear heads read them.
 
     Returns:
-        A model to features of shape `(b, d)`, or `(b, 2 d)` for both. It shares the
-        weights.
+        A model to float32 features of shape `(b, d)`, or `(b, 2 d)` for both. It shares
+        the weights.
 
     Raises:
         ValueError: If another function made the model, or it has no class token.
@@ -44,5 +44,7 @@ def feature_model(model: keras.Model, kind: str = "both") -> keras.Model:
     else:
         normalized = norm(tokens)
         found = [pool(normalized) for pool in chosen]
-    both = found[0] if len(found) == 1 else keras.layers.Concatenate()(found)
-    return keras.Model(model.input, both, name="features")
+    both = keras.layers.Concatenate()(found) if len(found) > 1 else found[0]
+    # NumPy can't read the halves that a model of mixed precision gives.
+    whole = keras.layers.Activation("linear", dtype="float32")(both)
+    return keras.Model(model.input, whole, name="features")

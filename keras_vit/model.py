@@ -80,7 +80,10 @@ def encoder_block(x, config: ViTConfig, index: int):
     if index == config.depth - 1 and config.pool == "token":
         first = layers.FirstTokens(1 + config.distillation_token, name="pool_reads")
         x, queries = first(x), first(y)
-    x = _add_branch(x, attention(queries, context=y), attention.name, config, index)
+    y = attention(queries, context=y)
+    if config.dropout:
+        y = keras.layers.Dropout(config.dropout, name=f"{attention.name}_dropout")(y)
+    x = _add_branch(x, y, attention.name, config, index)
     y = _norm(config, f"{mlp.name}_norm")(x)
     return _add_branch(x, mlp(y), mlp.name, config, index)
 

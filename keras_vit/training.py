@@ -129,12 +129,12 @@ def train(
                 model, recipe, data, seed, watch.progress, watch.pace
             )
             _fit(model, recipe, data, batches, teacher, watch, verbose)
+            watch.best.restore()
         except BaseException:
             if folder and chief:
                 runs.leave_what_was_finished(folder)
             raise
         figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
-        watch.best.restore()
         evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
         run = TrainingRun(watch.history.columns, watch.best.epoch, evaluation, figures)
         if folder and chief:

@@ -42,6 +42,15 @@ def softmax(x):
     return x / x.sum(axis=-1, keepdims=True)
 
 
+def test_a_class_token_that_no_classifier_reads_is_not_shown(tiny, images):
+    """It goes nowhere behind the last block; the mean of the patches goes to the head."""
+    maps = np.zeros((1, 7, 7))
+    maps[:, 0, 1], maps[:, 1:, 2] = 1.0, 1.0  # the token looks at patch 0, patches at 1
+    for pool, patch in (("token", 0), ("token_and_mean", 0), ("mean", 1), ("map", 1)):
+        shown = patch_maps(maps, tiny(pool=pool))
+        assert shown.argmax() == patch and shown.max() == 1.0
+
+
 def test_maps_sum_to_1_for_each_query(model, images):
     config = keras_vit.config_of(model)
     tokens = config.num_prefix_tokens + config.num_patches

@@ -28,6 +28,14 @@ def test_features_are_the_normalized_tokens(after, tiny, randomize, rng):
         np.testing.assert_allclose(got, features, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["token", "mean", "both"])
+def test_features_of_mixed_precision_are_float32(kind, tiny, rng):
+    """NumPy writes bfloat16 as bytes that mean nothing."""
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = feature_model(keras_vit.build_vit(tiny(norm_after_pool=True)), kind)
+    assert model.predict_on_batch(rng.uniform(0, 255, (2, 8, 12, 3))).dtype == "float32"
+
+
 def test_a_class_token_that_is_not_there_has_no_features(tiny):
     model = keras_vit.build_vit(tiny(class_token=False, pool="mean"))
     assert feature_model(model, "mean").output_shape == (None, 8)

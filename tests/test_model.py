@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import ViTConfig, build_vit, config_of, with_rgb_input
+from keras_vit import ViTConfig, build_vit, config_of, layers, with_head, with_rgb_input
 from keras_vit.features import feature_model
 from keras_vit.training import first_tokens_alone
 
@@ -195,6 +195,51 @@ def test_without_positions_the_patches_could_come_in_any_order(tiny, rng, random
     positions.set_weights([np.zeros_like(positions.get_weights()[0])])
     first, second = (model.predict_on_batch(x) for x in (image, swapped))
     np.testing.assert_allclose(first, second, atol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_with_head_takes_all_weights_but_those_of_another_head(
+    classes, tiny, randomize, rng
+):
+    model = randomize(build_vit(tiny(stem=(4,), num_registers=1, head_hidden=(6,))))
+    other = with_head(model, classes)
+    images = rng.uniform(0, 255, (2, 8, 12, 3))
+    pooled = [
+        keras.Model(it.input, it.get_layer("pool").output) for it in (model, other)
+    ]
+    np.testing.assert_array_equal(*(it.predict_on_batch(images) for it in pooled))
+    found = other.predict_on_batch(images)
+    if classes == 3:
+        np.testing.assert_array_equal(found, model.predict_on_batch(images))
+    else:
+        np.testing.assert_array_equal(found, np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize("name", ["embedding", "block_00_attention", "block_01_mlp"])
+def test_dropout_acts_at_each_of_its_places_in_training_only(
+    name, tiny, randomize, rng
+):
+    """Source: https://arxiv.org/abs/2010.11929, appendix B.1, and its published code."""
+    model = randomize(build_vit(tiny(dropout=0.5)))
+    if name == "block_01_mlp":
+        layer, x = model.get_layer(name), rng.normal(size=(2, 4, 8)).astype("float32")
+    else:
+        layer, x = model.get_layer(f"{name}_dropout"), np.ones((2, 4, 8), "float32")
+    np.testing.assert_array_equal(layer(x), layer(x))
+    first, second = (np.asarray(layer(x, training=True)) for _ in range(2))
+    assert (first != second).any()
+    if name != "block_01_mlp":
+        assert set(np.unique(first)) == {0.0, 2.0}
+
+
+def test_dropout_of_the_head_acts_in_training_only(rng, randomize):
+    head = layers.ClassificationHead(3, dropout=0.5)
+    x = rng.normal(size=(4, 8)).astype("float32")
+    head(x)
+    randomize(head)
+    np.testing.assert_array_equal(head(x), head(x))
+    first, second = (np.asarray(head(x, training=True)) for _ in range(2))
+    assert (first != second).any()
 
 
 def test_drop_path_grows_linearly_over_the_blocks(tiny):

@@ -135,6 +135,14 @@ def test_the_best_epoch_is_the_most_accurate_then_the_least_lossy(model):
     np.testing.assert_array_equal(head.bias, [2, 2])
 
 
+def test_without_any_number_for_a_loss_there_is_no_best_model(model):
+    best = BestModel(model)
+    best.set_model(model)
+    best.on_epoch_end(0, {"val_accuracy": 0.5, "val_loss": np.nan})
+    with pytest.raises(RuntimeError, match="was never a number"):
+        best.restore()
+
+
 def test_weight_decay_leaves_biases_norms_tokens_and_positions_alone(tiny):
     model = keras_vit.build_vit(
         tiny(distillation_token=True, num_registers=1, layer_scale=0.1, qk_norm=True)

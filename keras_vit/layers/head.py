@@ -101,7 +101,7 @@ class AttentionPool(layers.Layer):
     Raises:
         ValueError: If h does not divide d, or the activation is unknown.
 
-    Source: https://arxiv.org/abs/2106.04560, section 3.3 (multihead attention pooling).
+    Source: https://arxiv.org/abs/2106.04560, section 3.2 (multihead attention pooling).
     """
 
     def __init__(

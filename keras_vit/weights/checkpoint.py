@@ -94,7 +94,7 @@ def read_checkpoint(
         image_size=own.image_size if image_size is None else image_size,
         patch_size=own.patch_size if patch_size is None else patch_size,
     )
-    tensors, table, remarks = _accounted(source, own)
+    tensors, table, remarks = _accounted(source, own, num_classes is not None)
     mode = position_mode or source.position_mode
     if config.grid != own.grid and own.positions == "learned":
         remarks.append(f"positions resized from {own.grid} to {config.grid} ({mode})")
@@ -111,11 +111,10 @@ def read_checkpoint(
 
 
 def _accounted(
-    source: Source, own: ViTConfig
+    source: Source, own: ViTConfig, new_head: bool
 ) -> tuple[dict[str, np.ndarray], Table, list[str]]:
     """Tensors and what they hold, name for name; and a remark on what is new."""
     form, tensors, remarks = source.form, source.tensors, []
-    new_head = own.num_classes != source.classes
     if new_head:
         tensors = {
             name: it

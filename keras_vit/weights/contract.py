@@ -21,7 +21,7 @@ _INCEPTION = {
     "interpolation": "bilinear",
     "crop": 1.0,
 }
-# Of DeiT: https://arxiv.org/abs/2012.12877, published code, `datasets.py`, and timm.
+# Of timm's DeiT, `deit.py`; DeiT's own code keeps 87.5 % in place of 90.
 _IMAGENET = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),

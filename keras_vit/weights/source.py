@@ -59,13 +59,13 @@ class Source:
                 value that no model takes, or if shapes contradict each other.
         """
         fields = self.fields | _class_fields(self, num_classes, class_names)
-        if fields["num_classes"] != self.classes:
+        if num_classes is not None:
             fields["head_hidden"] = ()
         try:
             config = ViTConfig(**fields)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(
-                f"A note beside '{self.path}' has a value of a wrong type: {error}"
+                f"No model is as '{self.path}' and the notes beside it say: {error}"
             ) from error
         self._check_size(config)
         return config
@@ -239,7 +239,7 @@ def _class_fields(
             "The file has no head, so num_classes must say how many classes a new one "
             "is for. Received: None"
         )
-    own = num_classes is None or num_classes == source.classes
+    own = num_classes is None
     count = source.classes if own else num_classes
     if class_names:
         return {"num_classes": count, "class_names": tuple(class_names)}

@@ -190,6 +190,19 @@ def test_a_model_without_its_prefix_and_head_gets_a_new_head(rng, tmp_path):
     assert_gives(pooled, w, size, rng)
 
 
+def test_a_head_for_as_many_classes_is_new_if_it_is_asked_for(rng, tmp_path):
+    """Names of other classes must not stand over the file's own head."""
+    size = Size()
+    arrays = dialects.hugging_face(dialects.weights(rng, size), size)
+    dialects.write_hugging_face(tmp_path, arrays, size)
+    images = np.ones((1, 8, 8, 3))
+    kept, new = (read_checkpoint(tmp_path, num_classes=n) for n in (None, 5))
+    assert np.asarray(kept.model(images)).any()
+    assert not np.asarray(new.model(images)).any()
+    assert any("the head is new" in remark for remark in new.remarks)
+    assert keras_vit.config_of(new.model).class_names == ()
+
+
 def test_shards(rng, tmp_path):
     size = Size()
     w = dialects.weights(rng, size)

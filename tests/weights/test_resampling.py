@@ -56,6 +56,25 @@ def test_a_constant_stays_and_a_ramp_goes_on_rising(mode):
         assert got[-1] - got[0] > 4
 
 
+def keys(x, a=-0.75):
+    """Keys' kernel as PyTorch has it, written from its equation 4."""
+    x = abs(x)
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+@pytest.mark.parametrize(("mode", "scale"), [("bicubic", 8 / 14), ("dinov2", 8 / 14.1)])
+def test_each_new_position_is_keys_mean_of_four_old_ones(mode, scale):
+    """DINOv2's code adds 0.1 to the new number before it divides by it."""
+    old = np.eye(8, dtype="float32").reshape(1, 8, 8)
+    got = resize_positions(old, (8, 1), (14, 1), mode)[0]
+    for new in (6, 7):  # whose four neighbours are all inside
+        centre = (new + 0.5) * scale - 0.5
+        expected = [keys(centre - row) for row in range(8)]
+        np.testing.assert_allclose(got[new], expected, atol=1e-6)
+
+
 def test_dinov2_and_bicubic_differ_by_the_tenth(rng):
     positions = rng.normal(size=(1, 16, 2)).astype("float32")
     first, second = (
