@@ -139,7 +139,7 @@ def check_writable(*paths: pathlib.Path | None) -> None:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise ValueError(f"'{path}' can't be written: {error.strerror}.") from error
-    if len(set(given)) < len(given):
+    if len({path.resolve() for path in given}) < len(given):
         raise ValueError("Two files to be written have the same name.")
 
 
@@ -149,7 +149,7 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
-    """Writes all files whole or none of them."""
+    """Writes files whole, and gives none its name before all are written."""
     with contextlib.ExitStack() as stack:
         for path, content in contents.items():
             stack.enter_context(keras_vit_files.whole_file(path)).write_bytes(content)

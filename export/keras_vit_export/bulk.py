@@ -355,9 +355,9 @@ def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
 
     try:
         image = classifier.read(folder / name)
-    except OSError as error:
+        probabilities = classifier.probabilities([image])[0]
+    except (OSError, ValueError) as error:  # no image, or one without an answer
         return [name, *[""] * 6, " ".join(str(error).split())]
-    probabilities = classifier.probabilities([image])[0]
     best = most_probable(classifier.class_names, probabilities, 3)
     answers = [(class_name, f"{part:.4f}") for class_name, part in best]
     cells = [*itertools.chain(*answers), *[""] * 4][:6]  # two classes have no third

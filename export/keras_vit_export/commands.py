@@ -31,6 +31,7 @@ def demo(options: argparse.Namespace) -> int:
     """Bundled digits -> run folder with a model, its exports and their report."""
     with quiet():
         from keras_vit import data as data_sets
+    check_writable(options.json)
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
     plan = demo_plan(data_sets.find_source("digits"), options.epochs, options.seed)
     print(f"Training on 8 x 8 digits for {options.epochs} epochs.")
@@ -53,6 +54,10 @@ def demo(options: argparse.Namespace) -> int:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Top-1, top-5, accuracy by class and a confusion picture of test images."""
+    picture = options.confusion or options.model.with_name(
+        f"{options.model.stem}-confusion.png"
+    )
+    check_writable(picture, options.json)
     classifier = open_model(options.model)
     data = data_for(classifier, options)
     with quiet():
@@ -65,9 +70,6 @@ def evaluate(options: argparse.Namespace) -> int:
     longest = max(len(name) for name in result.class_names)
     for name, top1 in result.by_class.items():
         print(f"  {name:{longest}}  " + ("-" if top1 is None else f"{top1:.1%}"))
-    picture = options.confusion or options.model.with_name(
-        f"{options.model.stem}-confusion.png"
-    )
     draw_confusion(result, picture)
     print(f"Confusion: '{picture}'")
     write_json(options.json, result.as_dict())
@@ -152,6 +154,7 @@ def classify(options: argparse.Namespace) -> int:
         raise ValueError("--workers needs --output.")
     from keras_vit_export.runtime import most_probable
 
+    check_writable(options.json)
     classifier = open_model(options.model)
     results, unreadable = {}, 0
     for path in image_paths(options.images):

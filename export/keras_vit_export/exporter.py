@@ -142,6 +142,9 @@ class Exporter:
         self.origin: Origin = read_origin(model, rewrites)
         self.splits = find_splits(images)
         self._check_images()
+        # Not by decorators: these would keep every exporter until the process ends.
+        for name in ("_statistics", "_exact_logits", "_graph", "_float_model"):
+            setattr(self, name, functools.cache(getattr(self, name)))
 
     def _check_images(self) -> None:
         shape = self.origin.classifier.model.input_shape[1:]
@@ -231,7 +234,6 @@ class Exporter:
             self._statistics(float_model), operations, recipe, method
         )
 
-    @functools.cache  # noqa: B019 - lives as long as the exporter
     def _statistics(self, float_model: bytes) -> Mapping[str, calibration.Statistics]:
         return calibration.collect(float_model, self.splits.calibration)
 
@@ -241,7 +243,6 @@ class Exporter:
         found = read_all(content, [name], self.splits.compared)
         return snr_db(expected, found[name])
 
-    @functools.cache  # noqa: B019
     def _exact_logits(self, float_model: bytes) -> tuple[str, np.ndarray]:
         name = logits_name(read_operations(float_model))
         return name, read_all(float_model, [name], self.splits.compared)[name]
@@ -277,13 +278,11 @@ class Exporter:
             made, content=content, recipe=recipe, protected=tuple(scopes)
         )
 
-    @functools.cache  # noqa: B019
     def _graph(self, without: tuple[str, ...]) -> Graph | None:
         if self.origin.graph is None:
             return None
         return rewrite(self.origin.graph, REWRITES.keys() - set(without))
 
-    @functools.cache  # noqa: B019
     def _float_model(self, without: tuple[str, ...]) -> bytes:
         graph = self._graph(without)
         if graph is None:

@@ -136,7 +136,7 @@ def _static(*operations: str, bits: int = 8) -> tuple[Rule, ...]:
 # integers lose bits there, so these recipes keep three dense layers.
 _APART = ("fuse_queries_keys_values",)
 _DENSE = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
-_DYNAMIC = (Rule(operation="*", algorithm=KEEP), Rule(operation="*", weights=8))
+_DYNAMIC = (Rule(operation="*", weights=8),)
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe

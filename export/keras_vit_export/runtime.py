@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -115,6 +116,11 @@ class Classifier:
         count = int(self._output["shape"][-1])
         if len(self.class_names) != count:
             self.class_names = tuple(f"class {index}" for index in range(count))
+        counts = Counter(self.class_names)  # other exporters' ImageNet has two cranes
+        self.class_names = tuple(
+            f"{name} ({index})" if counts[name] > 1 else name
+            for index, name in enumerate(self.class_names)
+        )
 
     def _try_in_a_child(self, content: bytes, num_threads: int) -> None:
         """Runs a model once in a process of its own.

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from keras_vit_export.arguments import write_json
+from keras_vit_export.arguments import check_writable, write_json
 from keras_vit_export.plans import Plan, new_plan, resumed_plan
 from keras_vit_export.terminal import quiet
 from keras_vit_files import new_folder
@@ -17,6 +17,7 @@ from keras_vit_files import new_folder
 
 def train(options: argparse.Namespace) -> int:
     """A data set -> run folder with the best model and its pictures."""
+    check_writable(options.json)
     if options.dry_run:
         return _dry_run(options)
     if (options.output is None) == (options.resume is None):

@@ -1,5 +1,8 @@
 """What is chosen is the best, and the same every time."""
 
+import gc
+import weakref
+
 import pytest
 from keras_vit_export import export
 from keras_vit_export.activations import read_all
@@ -44,6 +47,16 @@ def test_outliers_of_the_stream_are_smoothed_and_stay_so_under_protection(
     kept = exporter.protect(made, exporter.most_damaging(made)[:1])
     muls = operations(made.float_model)["MUL"]["float32"]
     assert operations(kept.content)["MUL"]["float32"] == muls
+
+
+def test_nothing_keeps_an_exporter_and_its_models(model, images):
+    """Else each export of a notebook would take memory until its end."""
+    exporter = Exporter(model, images)
+    exporter.convert("static_int8")
+    kept = weakref.ref(exporter)
+    del exporter
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parametrize("recipe", ["dynamic_int8", "static_int8"])

@@ -196,6 +196,26 @@ def test_outputs_without_weights_keep_their_bias(recipe, tiny, randomize, pixels
     assert np.isfinite(Classifier(made.content).probabilities(pixels)).all()
 
 
+@pytest.mark.parametrize("dead", [[2], range(6)], ids=["one", "all"])
+@pytest.mark.parametrize("recipe", CALIBRATED)
+def test_dead_channels_of_a_depthwise_convolution_keep_their_bias(
+    recipe, dead, pixels, rng
+):
+    """MobileNet has many. Its kernel has the outputs on the last axis."""
+    inputs = keras.Input((8, 12, 3))
+    depthwise = keras.layers.DepthwiseConv2D(3, depth_multiplier=2)
+    x = depthwise(keras.layers.Rescaling(1 / 255)(inputs))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    kernel = depthwise.kernel.numpy().reshape(3, 3, 6)
+    kernel[..., dead] = 0.0
+    depthwise.kernel.assign(kernel.reshape(3, 3, 3, 2))
+    depthwise.bias.assign(rng.uniform(1.0, 3.0, 6))
+    exporter = Exporter(model, pixels)
+    made = exporter.convert(recipe)
+    assert exporter._snr(made.float_model, made.content) > 25
+
+
 def test_dim_images_still_go_in_as_bytes(model, pixels):
     made = Exporter(model, pixels // 4).convert("full_int8")
     from ai_edge_litert.interpreter import Interpreter

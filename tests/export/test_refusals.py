@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from keras_vit_export.arguments import write_together
+from keras_vit_export.arguments import check_writable, write_together
 from keras_vit_export.cli import main
 
 from keras_vit import ViTConfig, build_vit
@@ -75,14 +75,38 @@ def test_a_report_that_can_not_be_written_leaves_nothing(saved, tmp_path, capfd)
     line = complaint(capfd, "export", saved, "--output", out, "--json", out)
     assert "the same name" in line
     assert not list(tmp_path.glob("m.tflite*"))
+    with pytest.raises(ValueError, match="the same name"):
+        check_writable(tmp_path / "a", tmp_path / "b/../a")
 
 
-def test_of_files_that_belong_together_all_are_written_or_none(tmp_path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/full").write_text("")
-    with pytest.raises(OSError, match="folder"):
-        write_together({tmp_path / "a": b"1", tmp_path / "folder": b"2"})
-    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+@pytest.mark.parametrize("place", [0, 1])
+def test_of_files_that_belong_together_none_has_its_name_before_all_are_written(
+    place, tmp_path
+):
+    contents = [(tmp_path / "a", b"1"), (tmp_path / "b", b"2")]
+    contents.insert(place, (tmp_path / "c", "no bytes"))
+    with pytest.raises(TypeError):
+        write_together(dict(contents))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--dataset", "digits", "--output", "{}/run"),
+        ("demo", "--output", "{}/run"),
+        ("evaluate", "{}/m.keras", "--dataset", "digits"),
+        ("classify", "{}/m.keras", "{}/photo.png"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_json_that_can_not_be_written_is_found_out_before_the_work(
+    command, tmp_path, capfd
+):
+    given = [part.format(tmp_path) for part in command]
+    line = complaint(capfd, *given, "--json", tmp_path)
+    assert line == f"keras-vit: '{tmp_path}' is a folder."
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_are_no_numbers_are_one_line(tmp_path, capfd):

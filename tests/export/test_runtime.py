@@ -79,6 +79,16 @@ def test_a_file_without_metadata_still_runs(content, photo):
     assert len(classifier(photo)) == 3
 
 
+def test_of_classes_with_one_name_each_keeps_its_probability(content, photo):
+    """ImageNet has two cranes, a bird and a machine."""
+    bare = content[: content.rindex(b"PK\x03\x04", 0, content.index(b"PK\x01\x02"))]
+    bare = bare[: bare.index(b"PK\x03\x04")]
+    classifier = Classifier(metadata.attach(bare, ["crane", "dog", "crane"], {}))
+    assert classifier.class_names == ("crane (0)", "dog", "crane (2)")
+    answer = classifier(photo)
+    assert len(answer) == 3 and sum(answer.values()) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_what_is_attached_is_read_back_and_the_model_stays_in_front():
     model = b"TFL3 is not looked at" * 10
     attached = metadata.attach(model, ["a", "b"], {"top1": 0.5})

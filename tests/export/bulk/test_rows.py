@@ -123,6 +123,20 @@ def test_two_classes_leave_the_third_empty():
     assert row == ["a.png", "dog", "0.7500", "cat", "0.2500", "", "", ""]
 
 
+def test_an_image_without_an_answer_has_a_row_with_an_error():
+    class Blind:
+        class_names = ("cat", "dog")
+
+        def read(self, path):
+            return path
+
+        def probabilities(self, images):
+            raise ValueError("The model's answer\nis no number.")
+
+    row = bulk._row(Blind(), pathlib.Path("folder"), "a.png")
+    assert row == ["a.png", *[""] * 6, "The model's answer is no number."]
+
+
 def test_images_that_come_later_in_the_order_are_added(digits, whole, tmp_path):
     folder, output = tmp_path / "images", tmp_path / "out.csv"
     shutil.copytree(digits, folder)
