@@ -52,6 +52,10 @@ class RandAugment(layers.Layer):
             layers.Equalization(**kwargs),  # by the histogram of the whole batch
         ]
 
+    def build(self, input_shape) -> None:
+        for change in self.changes:
+            change.build(input_shape)
+
     def call(self, images, training=True):
         if not training:
             return images
