@@ -336,8 +336,10 @@ def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
     assert found["seconds"] > found["compile_seconds"] > found["step_seconds"] > 0
     # The estimate is of the right size, if not of this process, which ran other tests.
     assert 8e8 < found["estimated_memory_bytes"] < 2e9
-    line = complaint(capfd, "train", *options, "--batch-size", "100000000")
-    assert "100000000 needs about" in line and "smaller --batch-size" in line
+    with monkeypatch.context() as small:
+        small.setattr("keras_vit.rehearsal.available_memory", lambda: 10**8)
+        line = complaint(capfd, "train", *options)
+    assert "a batch of 32 needs about" in line and "0.1 GB are free" in line
     line = complaint(capfd, "train", *options, "--set", "trainable=head,hed")
     assert "must name layers" in line and line.endswith("'hed'")
     assert [path.name for path in tmp_path.iterdir()] == ["figures.json"]
