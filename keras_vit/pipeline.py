@@ -20,7 +20,7 @@ from keras_vit_pixels import fit_array
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
 CACHE_BYTES = 2**30
-# Training images to look at, in `ImageData.sample`.
+# Images to look at, in `ImageData.sample` and `ImageData.validation_sample`.
 SAMPLE = 64
 
 
@@ -38,6 +38,7 @@ class ImageData:
         training: What `train` goes through, from any step on.
         sample: A batch of up to 64 training images, spread evenly over them; the same
             whatever the seed and the epoch.
+        validation_sample: The same of the validation images.
         counts: Number of images in each of the first three.
     """
 
@@ -47,6 +48,7 @@ class ImageData:
     validation: tf.data.Dataset
     test: tf.data.Dataset
     sample: tf.data.Dataset
+    validation_sample: tf.data.Dataset
     training: TrainingImages
     counts: dict[str, int]
 
@@ -99,6 +101,9 @@ class ImageSource:
                 examples = examples.cache()
             return made_ahead(examples.batch(batch_size))
 
+        def sample(name: str) -> tf.data.Dataset:
+            return _spread(self.splits[name]).map(prepare).batch(SAMPLE)
+
         train = self.splits["train"]
         training = TrainingImages(train, prepare, batch_size, seed, kept(train))
         return ImageData(
@@ -107,7 +112,8 @@ class ImageSource:
             train=training.passes,
             validation=in_order("validation"),
             test=in_order("test"),
-            sample=_spread(train).map(prepare).batch(SAMPLE),
+            sample=sample("train"),
+            validation_sample=sample("validation"),
             training=training,
             counts={name: split.count for name, split in self.splits.items()},
         )

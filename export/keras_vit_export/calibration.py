@@ -178,7 +178,9 @@ def _choose(seen: list[Statistics], bits: int, centred: bool, method: str) -> Ra
     if bits == 16:
         return low, high
     values = np.concatenate([it.rows.ravel() for it in seen])
-    values = values[:: -(-len(values) // _TRIED)]
+    if len(values) > _TRIED:
+        # Not every n-th, which are of a few channels alone where n divides the width.
+        values = np.random.default_rng(0).choice(values, _TRIED, replace=False)
     levels = 2**bits - 1
     if not centred:
         return METHODS[method](values, low, high, levels)

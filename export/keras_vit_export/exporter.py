@@ -266,9 +266,18 @@ class Exporter:
 
     def most_damaging(self, made: Export) -> list[str]:
         """Scopes of the layers of a file, the one that does most damage alone first."""
-        ranges = self._ranges(made.float_model, made.recipe, made.method)
-        images = self.splits.compared
-        return list(sensitivity.sweep(made.float_model, made.recipe, ranges, images))
+        recipe = made.recipe
+        ranges = self._ranges(made.float_model, recipe, made.method)
+        if recipe.roundings:
+            recipe = recipe.rounded(made.method)
+        scores = sensitivity.sweep(
+            made.float_model,
+            recipe,
+            ranges,
+            images=self.splits.compared,
+            examples=self.splits.calibration,
+        )
+        return list(scores)
 
     def protect(self, made: Export, scopes: Sequence[str]) -> Export:
         """The file with these layers in higher precision, and no others."""

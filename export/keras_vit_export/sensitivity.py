@@ -35,6 +35,7 @@ def sweep(
     recipe: Recipe,
     ranges: Mapping[str, Range],
     images: np.ndarray,
+    examples: np.ndarray | None = None,
 ) -> dict[str, float]:
     """SNR of the logits in dB with one layer quantized at a time, the worst first.
 
@@ -42,14 +43,15 @@ def sweep(
         float_model: The file's content.
         recipe: What is done to each layer.
         ranges: Of every activation that the recipe quantizes.
-        images: Uint8 `(count, height, width, c)`.
+        images: Uint8 `(count, height, width, c)`: SNR is measured on them.
+        examples: The same, for rules of GPTQ.
     """
     name = logits_name(read_operations(float_model))
     expected = read_all(float_model, [name], images)[name]
     found = {}
     scopes = layers(float_model, recipe)
     for scope in tqdm(scopes, desc="Sweeping", leave=False, delay=2, disable=None):
-        model = quantize(float_model, only(recipe, scope), ranges)
+        model = quantize(float_model, only(recipe, scope), ranges, examples)
         found[scope] = snr_db(expected, read_all(model, [name], images)[name])
     return dict(sorted(found.items(), key=lambda item: item[1]))
 

@@ -1,7 +1,6 @@
 """Which images serve which purpose: calibration, choice, report."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +8,7 @@ import tensorflow as tf
 from keras_vit.pipeline import ImageData
 from keras_vit_export import calibration
 
-# Images on which ranges and scales are compared, by SNR: labels are not needed.
+# Images on which ranges and scales are compared.
 _COMPARED = 32
 
 Images = ImageData | tf.data.Dataset | np.ndarray | None
@@ -21,62 +20,61 @@ class Splits:
 
     Attributes:
         calibration: Uint8 `(count, height, width, c)`: ranges are measured on them.
+        compared: The same: on them ranges and scales are compared, by SNR, which needs
+            no labels.
         choice: Batches of images and labels: what is chosen is chosen on them.
         report: Batches of images and labels: what is reported is measured on them.
         counts: `{"calibration": {"split": "train", "images": 64}, ...}`.
     """
 
     calibration: np.ndarray | None
+    compared: np.ndarray | None
     choice: tf.data.Dataset | None
     report: tf.data.Dataset | None
     counts: dict[str, dict]
-
-    @functools.cached_property
-    def compared(self) -> np.ndarray:
-        """Images on which ranges and scales are compared."""
-        if self.choice is None:
-            return self.calibration[:_COMPARED]
-        return _first_images(self.choice, _COMPARED)
 
 
 def find_splits(images: Images) -> Splits:
     """What `export` was given, by purpose.
 
+    Images to calibrate and to compare on are spread over all: files of a folder come
+    class by class.
+
     Raises:
         ValueError: If it is none of the kinds that `export` takes.
     """
     if images is None:
-        return Splits(None, None, None, {})
+        return Splits(None, None, None, None, {})
     if isinstance(images, ImageData):
-        return _splits(
-            {"calibration": images.sample, "choice": images.validation}
-            | {"report": images.test},
-            {"calibration": "train", "choice": "validation", "report": "test"},
-            {"choice": images.counts["validation"], "report": images.counts["test"]},
-        )
-    purposes = ("calibration", "choice", "report")
-    names = dict.fromkeys(purposes, "given")
-    if isinstance(images, tf.data.Dataset):
+        rows, _ = _looked_through(images.sample)
+        near, _ = _looked_through(images.validation_sample)
+        choice, report = images.validation, images.test
+        counts = {
+            "calibration": ("train", len(rows)),
+            "choice": ("validation", images.counts["validation"]),
+            "report": ("test", images.counts["test"]),
+        }
+    elif isinstance(images, tf.data.Dataset):
         _check_batches(images)
-        count = sum(len(labels) for _, labels in images.as_numpy_iterator())
-        counts = {"choice": count, "report": count}
-        return _splits(dict.fromkeys(purposes, images), names, counts)
-    rows = _pixels(_array(images)[: calibration.IMAGES])
-    counts = {"calibration": len(rows), "choice": len(rows[:_COMPARED])}
-    return Splits(rows, None, None, _named(names, counts))
-
-
-def _splits(batches, names, counts) -> Splits:
-    rows = _first_images(batches["calibration"], calibration.IMAGES)
-    counts = {"calibration": len(rows)} | counts
-    return Splits(rows, batches["choice"], batches["report"], _named(names, counts))
-
-
-def _named(names: dict[str, str], counts: dict[str, int]) -> dict[str, dict]:
-    return {
-        purpose: {"split": names[purpose], "images": count}
-        for purpose, count in counts.items()
+        rows, count = _looked_through(images)
+        near, choice, report = rows, images, images
+        counts = {
+            "calibration": ("given", len(rows)),
+            "choice": ("given", count),
+            "report": ("given", count),
+        }
+    else:
+        rows = near = _pixels(_few(_array(images), calibration.IMAGES))
+        choice = report = None
+        counts = {
+            "calibration": ("given", len(rows)),
+            "choice": ("given", len(_few(rows, _COMPARED))),
+        }
+    named = {
+        purpose: {"split": split, "images": count}
+        for purpose, (split, count) in counts.items()
     }
+    return Splits(rows, _few(near, _COMPARED), choice, report, named)
 
 
 def _check_batches(images: tf.data.Dataset) -> None:
@@ -106,15 +104,27 @@ def _array(images) -> np.ndarray:
     return array
 
 
-def _first_images(batches: tf.data.Dataset, count: int) -> np.ndarray:
-    found = []
+def _looked_through(batches: tf.data.Dataset) -> tuple[np.ndarray, int]:
+    """Images at equal distances of each other, and how many there are in all.
+
+    In one pass, that begins with every image and takes every other one as soon as there
+    are twice as many as wanted.
+    """
+    kept, distance, count = [], 1, 0
     for images, _ in batches.as_numpy_iterator():
-        found.append(images)
-        if sum(map(len, found)) >= count:
-            break
-    if not found:
+        kept += [image.copy() for image in images[-count % distance :: distance]]
+        count += len(images)
+        while len(kept) > 2 * calibration.IMAGES:
+            kept, distance = kept[::2], 2 * distance
+    if not kept:
         raise ValueError("The data set is empty.")
-    return _pixels(np.concatenate(found)[:count])
+    return _pixels(_few(np.stack(kept), calibration.IMAGES)), count
+
+
+def _few(images: np.ndarray, wanted: int) -> np.ndarray:
+    """At most as many of the images as are wanted, at equal distances."""
+    count = min(len(images), wanted)
+    return images[np.arange(count) * len(images) // count]
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """A budget is kept by protecting what suffers most, or nothing is given."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from keras_vit_export import budget
+from keras_vit_export import budget, sensitivity
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.inspection import WEIGHTED, read_operations
@@ -52,6 +54,21 @@ def test_a_sweep_quantizes_one_layer_alone(exporter):
     content = quantize(made.float_model, only(made.recipe, scope))
     narrow = [it.scope for it in read_operations(content) if it.weight_type == "INT8"]
     assert narrow == [scope]
+
+
+def test_a_sweep_rounds_as_the_file_does(exporter, monkeypatch):
+    found = set()
+
+    def recorded(float_model, recipe, *others):
+        found.update(rule.algorithm for rule in recipe.rules if rule.weights == 4)
+        return quantize(float_model, recipe, *others)
+
+    monkeypatch.setattr(sensitivity, "quantize", recorded)
+    made = exporter.convert("int4")
+    for method in RECIPES["int4"].roundings:
+        found.clear()
+        exporter.most_damaging(dataclasses.replace(made, method=method))
+        assert found == {method}
 
 
 def test_protected_layers_stay_in_floats_and_only_they(exporter):

@@ -6,7 +6,7 @@ from keras_vit_export.activations import read_all, snr_db
 from keras_vit_export.calibration import METHODS, Statistics, collect, ranges
 from keras_vit_export.convert import convert_graph
 from keras_vit_export.graph import read
-from keras_vit_export.inspection import read_operations
+from keras_vit_export.inspection import Operation, read_operations
 from keras_vit_export.recipes import RECIPES
 from keras_vit_export.rewrites import REWRITES, rewrite
 
@@ -110,11 +110,19 @@ def test_sixteen_bits_keep_all_that_was_seen(float_model, statistics):
 
 def test_a_tensor_of_zeros_has_a_range():
     nothing = dict.fromkeys("xy", Statistics(0.0, 0.0, np.zeros((4, 3))))
-    from keras_vit_export.inspection import Operation
-
     operation = Operation("GELU", "y;", "float32", ("x",), ("y",), (), None)
     found = ranges(nothing, [operation], RECIPES["full_int8"], "mse")
     assert all(np.isfinite(bound) for pair in found.values() for bound in pair)
+
+
+def test_every_channel_of_a_wide_tensor_is_looked_at(rng):
+    """Of 384 channels the second alone is ten times as large as the others."""
+    rows = rng.normal(size=(1024, 384))
+    rows[:, 1] *= 10
+    seen = dict.fromkeys("xy", Statistics(rows.min(), rows.max(), rows))
+    operation = Operation("GELU", "y;", "float32", ("x",), ("y",), (), None)
+    found = ranges(seen, [operation], RECIPES["full_int8"], "percentile")
+    assert found["y"] == pytest.approx(np.percentile(rows, [0.01, 99.99]), rel=0.2)
 
 
 @pytest.mark.parametrize(("part", "decibels"), [(0.1, 20.0), (1e-3, 60.0)])

@@ -96,6 +96,30 @@ def test_ranges_come_from_training_choices_from_validation_figures_from_test(mod
     assert reports["static_int8"].images == 10
 
 
+@pytest.mark.parametrize("count", [20, 64, 127, 129, 1000])
+@pytest.mark.parametrize("kind", ["array", "data set", "folder"])
+def test_images_that_come_class_by_class_are_taken_from_all(kind, count):
+    """Image `i` holds the number `i`, as digits to the base 256."""
+    numbers = np.arange(count)
+    digits = np.stack([numbers // 256, numbers % 256, numbers * 0], axis=1)
+    pixels = digits.astype("uint8").reshape(-1, 1, 1, 3)
+    given = pixels
+    if kind == "data set":
+        pairs = tf.data.Dataset.from_tensor_slices((pixels, numbers.astype("int32")))
+        given = pairs.batch(7)
+    if kind == "folder":
+        rows = dict.fromkeys(("train", "validation", "test"), numbers)
+        given = array_source("sorted", ["a"], pixels, numbers * 0, rows).load()
+    splits = find_splits(given)
+    for images, most in ((splits.calibration, 64), (splits.compared, 32)):
+        taken = images.reshape(-1, 3).astype(int) @ [256, 1, 0]
+        gaps = np.diff([*taken, count])
+        assert len(taken) == min(count, most) and taken[0] == 0
+        assert gaps.min() > 0 and gaps.max() < 2 * count / len(taken) + count / 10
+    if kind == "data set":
+        assert splits.counts["report"]["images"] == count
+
+
 def test_without_images_nothing_is_called_accuracy(model):
     _, reports = export_all(model, ["float32"])
     assert reports["float32"].top1 is None
