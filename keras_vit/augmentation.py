@@ -1,8 +1,8 @@
 """Random changes of training images, each a function of the run's seed and the step.
 
-The changes are Keras' own layers, or made of them. Their seeds are ours: Keras' generators count calls,
-so a parallel pipeline would draw in another order every time, and a resumed run would
-start over.
+The changes are Keras' own layers, or made of them. Their seeds are ours: Keras'
+generators count calls, so a parallel pipeline would draw in another order every time,
+and a resumed run would start over.
 """
 
 import keras

@@ -67,6 +67,11 @@ def _integer(name: str, value: Any, least: int) -> int:
     return number
 
 
+def _check_positive(name: str, value: Any) -> None:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive. Received: {value!r}")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -283,6 +288,11 @@ class ViTConfig(Preprocessing):
         return self.num_prefix_tokens if self.positions_cover_prefix else 0
 
     @property
+    def pools_class_token(self) -> bool:
+        """Whether the classifier reads the class token."""
+        return self.pool in ("token", "token_and_mean")
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Number of patches along the height and along the width."""
         height, width = self.image_size
@@ -324,12 +334,9 @@ class ViTConfig(Preprocessing):
         check_choice("head_activation", self.head_activation, HEAD_ACTIVATIONS)
         check_choice("pool", self.pool, POOLS)
         check_choice("head_output", self.head_output, OUTPUTS)
-        for name in ("norm_epsilon", "layer_scale"):
-            value = getattr(self, name)
-            if name == "layer_scale" and value is None:
-                continue
-            if not _is_number(value) or not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive. Received: {value!r}")
+        _check_positive("norm_epsilon", self.norm_epsilon)
+        if self.layer_scale is not None:
+            _check_positive("layer_scale", self.layer_scale)
         switches = ("class_token", "distillation_token", "qk_norm", "norm_after_pool")
         for name in switches:
             check_choice(name, getattr(self, name), (False, True))
@@ -362,7 +369,7 @@ class ViTConfig(Preprocessing):
             )
 
     def _check_tokens(self) -> None:
-        if self.pool in ("token", "token_and_mean") and not self.class_token:
+        if self.pools_class_token and not self.class_token:
             raise ValueError(f"pool={self.pool!r} needs class_token=True.")
         if self.pool == "token_and_mean" and self.norm_after_pool:
             raise ValueError(

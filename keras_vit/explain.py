@@ -77,13 +77,11 @@ def patch_maps(maps: np.ndarray, config: ViTConfig) -> np.ndarray:
     """
     prefix = config.num_prefix_tokens
     rows = (
-        maps[..., 0, :] if _reads_token(config) else maps[..., prefix:, :].mean(axis=-2)
+        maps[..., 0, :]
+        if config.pools_class_token
+        else maps[..., prefix:, :].mean(axis=-2)
     )
     return rows[..., prefix:].reshape(*rows.shape[:-1], *config.grid)
-
-
-def _reads_token(config: ViTConfig) -> bool:
-    return config.pool in ("token", "token_and_mean")
 
 
 def position_similarity(model: keras.Model) -> np.ndarray:
@@ -126,7 +124,9 @@ def draw_attention(
         figsize=(1.35 * columns + 1.0, 1.4 * depth + 3.4), layout="constrained"
     )
     who = (
-        "the class token takes" if _reads_token(config) else "patches take, on average,"
+        "the class token takes"
+        if config.pools_class_token
+        else "patches take, on average,"
     )
     figure.suptitle(
         f"What {who} from each patch (yellow: most)\n"

@@ -6,7 +6,6 @@ import pathlib
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import keras
@@ -85,8 +84,9 @@ def train(
             interrupted run leaves what it finished.
         seed: Seed of augmentation, dropout and drop path; the model has its first
             weights already.
-        teacher: Any functional or sequential model, or its file, that the distillation token learns from
-            as the recipe says; it takes the same images and knows the same classes.
+        teacher: Any functional or sequential model, or its file, that the distillation
+            token learns from as the recipe says; it takes the same images and knows the
+            same classes.
         origin: Where the model's first weights come from, for `run.json`.
         resume: Whether to go on from the newest checkpoint in `output`. On one CPU the
             end is that of a run which was never interrupted, to the last bit.
@@ -249,7 +249,7 @@ def _fit(
 
 def others_frozen(
     model: keras.Model, recipe: TrainingRecipe
-) -> AbstractContextManager[None]:
+) -> contextlib.AbstractContextManager[None]:
     """While the block runs, layers that the recipe does not train are frozen.
 
     Raises:
@@ -285,7 +285,7 @@ def fits_in_memory(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def first_tokens_alone(model: keras.Model) -> AbstractContextManager[None]:
+def first_tokens_alone(model: keras.Model) -> contextlib.AbstractContextManager[None]:
     """While the block runs, training computes no token that the pool does not read.
 
     Args:

@@ -68,6 +68,16 @@ def pictures_off():
         yield
 
 
+def events_in(folder):
+    """Tag -> {step: value} of the event files in a folder."""
+    found = {}
+    for path in sorted(folder.iterdir()):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value
+    return found
+
+
 @pytest.fixture
 def without_xla():
     """Steps are graphs, not compiled: three times as fast for a few of them."""

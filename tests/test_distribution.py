@@ -1,114 +1,101 @@
 """Two processes train as one would, and know when one of them is gone."""
 
-import concurrent.futures
 import csv
 import dataclasses
 import json
 import os
-import socket
-import threading
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import distribution
-from keras_vit.distribution import Cluster, Watchdog, read_cluster
+import keras_vit
+from keras_vit import callbacks, cluster, distribution, runs
+from keras_vit.data import find_source
 from tests import processes
 from tests.conftest import pictures_off
+from tests.test_cluster import free_ports
 
 EPOCHS = 3
 
 
-def work(
-    folder, kind, cluster, *, silence=3.0, patience=120.0, killed_at=0, slow_end=0.0
-):
+def work(folder, kind, task, *, silence=3.0, patience=120.0, killed_at=0, slow_end=0.0):
     """What each worker does; `"two"` is two replicas in one process."""
-    if cluster:
-        os.environ["TF_CONFIG"] = cluster
-    import keras
-
-    import keras_vit
-    from keras_vit import callbacks, runs
-    from keras_vit import data as data_sets
-
-    distribution.SILENCE = silence
+    if task:
+        os.environ["TF_CONFIG"] = task
+    cluster.SILENCE = silence
     if kind == "two":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        parts = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, parts)
-        strategy = tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
+        strategy = two_devices()
     else:
         strategy = distribution.make_strategy("auto", patience)
     if killed_at:
-        ended = callbacks.Progress.on_train_batch_end
-
-        def killed(self, *arguments, **options):
-            ended(self, *arguments, **options)
-            if self.done == killed_at:
-                os._exit(9)
-
-        callbacks.Progress.on_train_batch_end = killed
+        die_at(killed_at)
     finish = runs.finish
     runs.finish = lambda *given: (time.sleep(slow_end), finish(*given))
+    train(folder, strategy)
+    # A worker that ended well is not started again, so nobody does before the job has.
+    assert runs.is_finished(folder)
+
+
+def two_devices():
+    """Two replicas on one processor."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, parts)
+    return tf.distribute.MirroredStrategy(["/CPU:0", "/CPU:1"])
+
+
+def die_at(step):
+    """Ends this process without a word when that step is done."""
+    ended = callbacks.Progress.on_train_batch_end
+
+    def killed(self, *arguments, **options):
+        ended(self, *arguments, **options)
+        if self.done == step:
+            os._exit(9)
+
+    callbacks.Progress.on_train_batch_end = killed
+
+
+def train(folder, strategy):
+    """A tiny student and its teacher on the digits; clipped by the norm of all."""
     keras.utils.set_random_seed(0)
-    config = keras_vit.ViTConfig(
-        image_size=8,
-        channels=1,
-        patch_size=4,
-        width=8,
-        depth=1,
-        num_heads=2,
-        mlp_dim=12,
-        num_classes=10,
-    )
+    sizes = {"width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 12, "num_classes": 10}
+    config = keras_vit.ViTConfig(image_size=8, channels=1, patch_size=4, **sizes)
     teacher = keras_vit.build_vit(config)
     tokens = {"class_token": True, "distillation_token": True, "pool": "token"}
     config = dataclasses.replace(config, **tokens)
-    data = data_sets.find_source("digits").load(config, batch_size=128)
     with strategy.scope():
         model = keras_vit.build_vit(config)
-    # Clipping too, so that it is by the norm of all gradients together.
-    recipe = keras_vit.TrainingRecipe(epochs=EPOCHS, translation=0.0, clip_norm=0.5)
     with pictures_off():
         keras_vit.train(
             model,
-            data,
-            recipe,
+            find_source("digits").load(config, batch_size=128),
+            keras_vit.TrainingRecipe(epochs=EPOCHS, translation=0.0, clip_norm=0.5),
             output=folder,
             teacher=teacher,
             resume=(folder / "run.json").exists(),
             checkpoint_steps=3,
             verbose=0,
         )
-    # A worker that ended well is not started again, so nobody does before the job has.
-    assert runs.is_finished(folder)
 
 
 def start(folder, kind, worker=None, ports=(), **options):
     """A process that works."""
-    config = ""
+    task = ""
     if worker is not None:
         addresses = [f"127.0.0.1:{port}" for port in ports]
-        task = {"type": "worker", "index": worker}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-    return processes.start(work, folder, kind, config, **options)
+        named = {"type": "worker", "index": worker}
+        task = json.dumps({"cluster": {"worker": addresses}, "task": named})
+    return processes.start(work, folder, kind, task, **options)
 
 
 def ended(process, timeout=240):
     """Its exit status and what it said."""
     status = processes.finished(process, timeout)
     return status, process.said.read_text()
-
-
-def free_ports(count):
-    """Ports that nobody listens at."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def history(folder):
@@ -154,7 +141,7 @@ def test_a_job_whose_worker_is_killed_goes_on_when_all_are_started_again(
             break
         assert attempt == 0 and gone == 9, outcomes
         status, said = outcomes[0]
-        assert status == distribution.WORKER_LOST, said
+        assert status == cluster.WORKER_LOST, said
         line = said.splitlines()[-1]
         assert f"Worker 1 (127.0.0.1:{ports[1]}) stopped answering 3 sec" in line
         assert "top1" not in json.loads((folder / "run.json").read_text())
@@ -173,31 +160,6 @@ def test_workers_that_never_come_are_named(tmp_path):
         f"Worker 1 (127.0.0.1:{ports[1]}) never answered in 2 seconds."
     )
     assert not (tmp_path / "run").exists()
-
-
-def test_a_watchdog_that_was_stopped_ends_nothing():
-    server = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{server.getsockname()[1]}"
-    said, over = [], threading.Event()
-
-    def end(line, status):
-        said.append((line, status))
-        over.set()
-
-    def watch():
-        watchdog = Watchdog(Cluster(("here:1", address), 0), silence=1.5, end=end)
-        watchdog.start()
-        return watchdog
-
-    stopped, watching = watch(), watch()
-    assert not over.wait(3), "it answers"
-    stopped.stop()
-    server.close()
-    assert over.wait(10)
-    stopped._thread.join(5)
-    watching._thread.join(5)
-    assert len(said) == 1
-    assert f"Worker 1 ({address}) stopped answering" in said[0][0]
 
 
 def test_each_training_of_a_process_is_watched(monkeypatch):
@@ -226,57 +188,6 @@ def test_each_training_of_a_process_is_watched(monkeypatch):
             calls.append("train")
     once = [("a:1", "b:2"), "start", "train", "all are there", "stop"]
     assert calls == once * 2
-
-
-def test_a_worker_listens_at_both_kinds_of_address():
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("This machine has no IPv6.")
-    port, other = free_ports(2)
-    waiting = Cluster((f"127.0.0.1:{port}", f"127.0.0.1:{other}"), 0)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        worker = pool.submit(distribution.wait_for_all, waiting, patience=3)
-        missing = {f"127.0.0.1:{port}", f"[::1]:{port}"}
-        while missing and not worker.done():
-            missing = {it for it in missing if not distribution._answers(it)}
-    assert not missing
-    assert "never answered" in str(worker.exception())  # for lack of the other
-
-
-def test_a_chief_comes_before_the_workers():
-    cluster = {"chief": ["a:1"], "worker": ["b:2", "[::1]:3"]}
-    task = {"type": "worker", "index": "1"}
-    found = read_cluster(json.dumps({"cluster": cluster, "task": task}))
-    assert found == Cluster(("a:1", "b:2", "[::1]:3"), 2)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "must be like"),
-        ("[]", "must be like"),
-        ('{"cluster": {"worker": ["a:1"]}}', "must be like"),
-        (
-            '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-            "chief and",
-        ),
-        (
-            '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
-            "PORT",
-        ),
-        (
-            '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
-            "PORT",
-        ),
-        (
-            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
-            "names 1 of type 'worker'",
-        ),
-    ],
-)
-def test_a_wrong_tf_config_is_refused(text, message, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ValueError, match=message):
-        distribution.make_strategy("multiworker")
 
 
 def test_strategies_are_chosen_by_name(monkeypatch):

@@ -14,6 +14,7 @@ RANKS = [
     {
         "keras_vit.evaluation",
         "keras_vit.batches",
+        "keras_vit.cluster",
         "keras_vit.recipes",
         "keras_vit.switching",
         "keras_vit.rand_augment",

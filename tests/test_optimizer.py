@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit import checkpoints
 from keras_vit.optimizer import layer_scales, make_optimizer
 from keras_vit.recipes import RECIPES
-from tests.test_resume import run
 
 
 def gradients(model, rng):
@@ -152,36 +150,3 @@ def test_a_name_of_no_layer_is_refused(tiny, stripes, rng):
     with pytest.raises(ValueError, match=r"must name layers, of .*head.*'blok'"):
         keras_vit.train(model, stripes(rng).load(batch_size=16), recipe)
     assert model.trainable_variables
-
-
-def test_what_is_decayed_is_the_same_after_a_resume(tmp_path, monkeypatch):
-    decayed = []
-
-    def note(run, step, model, best):
-        optimizer = model.optimizer
-        decayed.append(
-            {
-                v.path
-                for v in model.trainable_variables
-                if optimizer._use_weight_decay(v.value)
-            }
-        )
-        return restore(run, step, model, best)
-
-    restore = checkpoints.restore
-    monkeypatch.setattr(checkpoints, "restore", note)
-    saved, calls = checkpoints.save, []
-
-    def stop(*arguments, **options):
-        saved(*arguments, **options)
-        calls.append(0)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "save", stop)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "run", epochs=1)
-    monkeypatch.setattr(checkpoints, "save", saved)
-    run(tmp_path / "run", epochs=1, resume=True)
-    assert len(decayed) == 1
-    assert {path.rpartition("/")[2] for path in decayed[0]} == {"kernel"}

@@ -13,16 +13,27 @@ from keras_vit.recipes import RECIPES
 from keras_vit.rehearsal import available_memory
 from tests import processes
 
-MIDDLE = ("compact", "micro", "Ti", "S", "B")
-LARGE = (*MIDDLE, "L", "H", "g")
+SMALL = ("nano", "compact", "micro", "Ti", "S", "B")
+SIZES = (*SMALL, "L", "H", "g")
 # Weights and two moments, before and after the step, its gradients, and the copy that
 # is kept of the best epoch: eight times the weights.
 NEEDED_GB = {"L": 10, "H": 20, "g": 36}
 PRECISIONS = ("float32", "mixed_bfloat16")
-# All sizes by all recipes in all precisions take an hour.
-SAMPLED = list(
-    zip(MIDDLE, itertools.cycle(PRECISIONS), list(RECIPES)[1:], strict=False)
-)
+# Every recipe in both precisions, and every size; all by all take an hour.
+SAMPLED = [
+    ("small", "float32", "Ti"),
+    ("small", "mixed_bfloat16", "nano"),
+    ("scratch_small", "float32", "compact"),
+    ("scratch_small", "mixed_bfloat16", "compact"),
+    ("augreg", "float32", "nano"),
+    ("augreg", "mixed_bfloat16", "compact"),
+    ("deit", "float32", "micro"),
+    ("deit", "mixed_bfloat16", "compact"),
+    ("finetune", "float32", "compact"),
+    ("finetune", "mixed_bfloat16", "nano"),
+    ("linear_probe", "float32", "S"),
+    ("linear_probe", "mixed_bfloat16", "B"),
+]
 
 
 def two_steps(recipe, size, precision, **fields):
@@ -73,21 +84,21 @@ def apart(function, recipe, size, precision):
     assert processes.finished(process, timeout=600) == 0
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_trains_the_smallest_size(recipe, precision, uncompiled):
-    check(recipe, "nano", precision)
+def test_the_sample_has_every_recipe_in_both_precisions_and_every_size():
+    pairs = {(recipe, precision) for recipe, precision, _ in SAMPLED}
+    assert pairs == set(itertools.product(RECIPES, PRECISIONS))
+    assert {size for _, _, size in SAMPLED} == set(SMALL)
 
 
-@pytest.mark.parametrize(("size", "precision", "recipe"), SAMPLED)
-def test_every_size_trains_by_some_recipe(size, precision, recipe, uncompiled):
+@pytest.mark.parametrize(("recipe", "precision", "size"), SAMPLED)
+def test_every_recipe_trains(recipe, precision, size, uncompiled):
     check(recipe, size, precision)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("size", LARGE)
+@pytest.mark.parametrize("size", SIZES)
 def test_every_recipe_trains_every_size(recipe, size, precision):
     apart(check_uncompiled, recipe, size, precision)
 
@@ -105,6 +116,6 @@ def test_every_recipe_compiles(recipe, precision):
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("size", LARGE)
+@pytest.mark.parametrize("size", SIZES)
 def test_every_size_compiles(size, precision):
     apart(check, "deit", size, precision)

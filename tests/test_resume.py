@@ -22,7 +22,7 @@ from keras_vit import checkpoints
 from keras_vit.callbacks import Checkpoints, Progress
 from keras_vit_files import whole_file
 from tests import processes
-from tests.conftest import pictures_off, xla_off
+from tests.conftest import events_in, pictures_off, xla_off
 
 
 def run(folder, **options):
@@ -100,10 +100,10 @@ class Killed(BaseException):
     """As if the process ended here."""
 
 
-def test_killed_at_three_steps_it_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):
+def test_killed_at_two_steps_it_ends_as_if_it_was_not(whole, tmp_path, monkeypatch):
     """There are 7 steps an epoch: a checkpoint at each 7th, and within if asked."""
     folder, original = tmp_path / "run", Progress.on_train_batch_end
-    for step, every, newest in ((9, 0, 7), (13, 2, 11), (14, 2, 13)):
+    for step, every, newest in ((9, 0, 7), (14, 2, 13)):
 
         def stop(self, batch, logs=None, step=step):
             original(self, batch, logs)
@@ -122,24 +122,28 @@ def test_killed_at_three_steps_it_ends_as_if_it_was_not(whole, tmp_path, monkeyp
     assert not (folder / "checkpoints").exists()
 
 
-def run_until(folder, hook):
+def finish(folder, compiled=False, **options):
+    """In a process of its own: to the end, from the newest checkpoint if there is one."""
+    one = run_compiled if compiled else run
+    one(folder, resume=(folder / "run.json").exists(), **options)
+
+
+def run_until(folder, function, file, count):
     """In a process of its own: ends it where a function is given a file, by count."""
-    if hook:
-        function, file, count = hook
-        original, calls = pkgutil.resolve_name(function), []
+    original, calls = pkgutil.resolve_name(function), []
 
-        def killed(*arguments, **options):
-            calls.extend(
-                it
-                for it in arguments
-                if isinstance(it, pathlib.Path) and it.name.startswith(file)
-            )
-            if len(calls) == count:
-                os._exit(9)
-            return original(*arguments, **options)
+    def killed(*arguments, **options):
+        calls.extend(
+            it
+            for it in arguments
+            if isinstance(it, pathlib.Path) and it.name.startswith(file)
+        )
+        if len(calls) == count:
+            os._exit(9)
+        return original(*arguments, **options)
 
-        mock.patch(function, killed).start()
-    run(folder, resume=(folder / "run.json").exists())
+    mock.patch(function, killed).start()
+    finish(folder)
 
 
 def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path):
@@ -153,39 +157,45 @@ def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path
         ("pathlib.Path.replace", ".partial-model", 2),  # the first puts it back
     )
     for hook in hooks:
-        assert processes.finished(processes.start(run_until, folder, hook)) == 9, hook
-    assert processes.finished(processes.start(run_until, folder, None)) == 0
+        assert processes.finished(processes.start(run_until, folder, *hook)) == 9, hook
+    assert processes.finished(processes.start(finish, folder)) == 0
     assert_same(folder, outcome(whole))
 
 
-# Batches are all full: one of another shape is compiled by itself, in each process.
-LONG = {"epochs": 16, "validation": 8}
-
-
-def run_long(folder):
-    """In a process of its own."""
-    run_compiled(folder, resume=(folder / "run.json").exists(), **LONG)
-
-
-def test_killed_five_times_at_random_it_ends_as_if_it_was_not(tmp_path):
-    folder, moments = tmp_path / "run", random.Random(0)
-    kills = 0
-    while kills < 5:
-        process = processes.start(run_long, folder)
+def kill_at_random(folder, longest, **options):
+    """Five times, up to so many seconds after a new checkpoint; then to the end."""
+    moments = random.Random(0)
+    for _ in range(5):
+        process = processes.start(finish, folder, **options)
         deadline = time.monotonic() + 100
         before = set(folder.glob("checkpoints/*"))
         while set(folder.glob("checkpoints/*")) <= before and process.is_alive():
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(moments.uniform(0, 0.3))  # some five epochs in all
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, longest))
         process.kill()
         status = processes.finished(process)
         assert status == -signal.SIGKILL, "it was done before the kill"
-        kills += 1
-    for last in (folder, tmp_path / "whole"):
-        assert processes.finished(processes.start(run_long, last)) == 0
+    assert processes.finished(processes.start(finish, folder, **options)) == 0
+
+
+def test_killed_five_times_at_random_it_ends_as_if_it_was_not(whole, tmp_path):
+    folder = tmp_path / "run"
+    kill_at_random(folder, longest=0.05)  # some two epochs in all
+    assert_same(folder, outcome(whole))
+    assert_saved_is_best(folder, rows=6)
+
+
+@pytest.mark.long
+def test_killed_five_times_at_random_a_compiled_run_ends_as_if_it_was_not(tmp_path):
+    # Batches are all full: one of another shape is compiled by itself, in each process.
+    options = {"epochs": 16, "validation": 8, "compiled": True}
+    folder = tmp_path / "run"
+    kill_at_random(folder, longest=0.3, **options)
+    whole = processes.start(finish, tmp_path / "whole", **options)
+    assert processes.finished(whole) == 0
     assert_same(folder, outcome(tmp_path / "whole"))
-    assert_saved_is_best(folder, LONG["epochs"], LONG["validation"], compiled=True)
+    assert_saved_is_best(folder, rows=16, validation=8, compiled=True)
 
 
 def test_every_random_layer_goes_on_as_it_would_have(tiny, randomize, rng, tmp_path):
@@ -301,6 +311,23 @@ def broken_off(ended_early, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def gone_on(broken_off, tmp_path_factory):
+    """The folder of that run when it went on to its end, and its optimizer."""
+    folder = tmp_path_factory.mktemp("gone_on") / "run"
+    shutil.copytree(broken_off, folder)
+    optimizers, restore = [], checkpoints.restore
+
+    def noted(run, step, model, best):
+        optimizers.append(model.optimizer)
+        return restore(run, step, model, best)
+
+    with mock.patch.object(checkpoints, "restore", noted):
+        run(folder, resume=True, **EARLY)
+    [optimizer] = optimizers
+    return folder, optimizer
+
+
 def test_a_run_of_other_settings_is_refused_and_they_are_named(broken_off):
     with pytest.raises(
         ValueError, match=r"recipe\.epochs was 60, is 7; seed was 5, is 6"
@@ -317,16 +344,28 @@ def test_what_can_not_be_resumed_is_refused(whole, tmp_path):
         run(None, resume=True)
 
 
-def test_a_run_ends_early_where_it_does_not_get_better(
-    ended_early, broken_off, tmp_path
-):
+def test_a_run_ends_early_where_it_does_not_get_better(ended_early, gone_on):
     """Also if it was broken off in its last epoch."""
-    expected, rows = ended_early
+    (expected, rows), (folder, _) = ended_early, gone_on
     assert rows < EARLY["epochs"]
-    shutil.copytree(broken_off, tmp_path / "run")
-    run(tmp_path / "run", resume=True, **EARLY)
-    assert_same(tmp_path / "run", outcome(expected))
-    assert_saved_is_best(tmp_path / "run", rows)
+    assert_same(folder, outcome(expected))
+    assert_saved_is_best(folder, rows)
+
+
+def test_a_run_that_goes_on_decays_what_it_did(gone_on):
+    optimizer = gone_on[1]
+    variables = optimizer._trainable_variables
+    decayed = {v.name for v in variables if optimizer._use_weight_decay(v)}
+    assert decayed == {"kernel"}
+
+
+def test_a_run_that_goes_on_does_so_in_the_same_logs(gone_on):
+    folder, _ = gone_on
+    losses = events_in(folder / "logs/train")["loss"]
+    with open(folder / "history.csv", newline="") as file:
+        rows = [float(row["loss"]) for row in csv.DictReader(file)]
+    curve = [losses[step].simple_value for step in range(1, len(rows) + 1)]
+    np.testing.assert_allclose(curve, rows, rtol=1e-6)
 
 
 def test_the_saved_model_evaluates_to_the_best_row_exactly(

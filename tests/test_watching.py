@@ -4,19 +4,8 @@ import tensorflow as tf
 
 import keras_vit
 from keras_vit import pictures
-from keras_vit.callbacks import Progress
 from keras_vit.watching import draw_training_page
-from tests.conftest import pictures_off
-
-
-def events_in(folder):
-    """Tag -> {step: value} of the event files in a folder."""
-    found = {}
-    for path in sorted(folder.iterdir()):
-        for event in tf.compat.v1.train.summary_iterator(str(path)):
-            for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value
-    return found
+from tests.conftest import events_in
 
 
 def test_the_logs_hold_the_history_and_a_page_of_training_images(
@@ -46,33 +35,6 @@ def test_the_logs_hold_the_history_and_a_page_of_training_images(
     image = trained["training images"][0].image.encoded_image_string
     assert image == (tmp_path / "run/training_images.png").read_bytes()
     assert tf.io.decode_png(image).shape[0] > 100
-
-
-def test_a_resumed_run_goes_on_in_the_same_logs(
-    tiny, stripes, tmp_path, monkeypatch, without_xla
-):
-    def run(resume):
-        with pictures_off():
-            return keras_vit.train(
-                keras_vit.build_vit(tiny(num_classes=2, depth=1)),
-                stripes(np.random.default_rng(0)).load(batch_size=16),
-                keras_vit.TrainingRecipe(epochs=3),
-                output=tmp_path / "run",
-                resume=resume,
-                verbose=0,
-            )
-
-    def stop(self, epoch, logs=None):
-        if epoch == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Progress, "on_epoch_begin", stop)
-        run(resume=False)
-    history = run(resume=True).history
-    losses = events_in(tmp_path / "run/logs/train")["loss"]
-    curve = [losses[step].simple_value for step in (1, 2, 3)]
-    np.testing.assert_allclose(curve, history["loss"], rtol=1e-6)
 
 
 @pytest.mark.parametrize("mixed", [False, True])

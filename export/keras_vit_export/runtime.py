@@ -79,14 +79,23 @@ class Classifier:
     def __init__(self, model: str | pathlib.Path | bytes, num_threads: int = 1):
         if num_threads < 1:
             raise ValueError(f"num_threads must be positive. Received: {num_threads}")
-        interpreter = _interpreter()
         name = "The model" if isinstance(model, bytes) else f"'{model}'"
         content = (
             model if isinstance(model, bytes) else existing_file(model).read_bytes()
         )
+        self._load(content, num_threads, name)
+        self._turn = threading.Lock()
+        self._input, self._output = self._check(name)
+        self.size_bytes = len(content)
+        self.content = content
+        self.preprocessing = self._rule(name)
+        self.class_names = self._told_apart(int(self._output["shape"][-1]))
+
+    def _load(self, content: bytes, num_threads: int, name: str) -> None:
+        interpreter = _interpreter()
+        old = interpreter.__module__.startswith("tflite_runtime")
         try:
             self.class_names, self.contract = metadata.read(content)
-            old = interpreter.__module__.startswith("tflite_runtime")
             if old and "sha256" not in self.contract:
                 self._try_in_a_child(content, num_threads)
             self._interpreter = interpreter(
@@ -108,18 +117,16 @@ class Classifier:
                 "float values, which tflite_runtime computes wrongly: install "
                 "ai-edge-litert, or export with --compat 2.14 (not int4)."
             )
-        self._turn = threading.Lock()
-        self._input, self._output = self._check(name)
-        self.size_bytes = len(content)
-        self.content = content
-        self.preprocessing = self._rule(name)
-        count = int(self._output["shape"][-1])
-        if len(self.class_names) != count:
-            self.class_names = tuple(f"class {index}" for index in range(count))
-        counts = Counter(self.class_names)  # other exporters' ImageNet has two cranes
-        self.class_names = tuple(
+
+    def _told_apart(self, count: int) -> tuple[str, ...]:
+        """A name of its own for each class: other exporters' ImageNet has two cranes."""
+        names = self.class_names
+        if len(names) != count:
+            return tuple(f"class {index}" for index in range(count))
+        counts = Counter(names)
+        return tuple(
             f"{name} ({index})" if counts[name] > 1 else name
-            for index, name in enumerate(self.class_names)
+            for index, name in enumerate(names)
         )
 
     def _try_in_a_child(self, content: bytes, num_threads: int) -> None:

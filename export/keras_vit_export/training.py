@@ -152,9 +152,27 @@ def _dry_run(options) -> int:
     teacher = load_model(plan.teacher) if plan.teacher else None
     if teacher:
         check_teacher(model, teacher)
-    config = keras_vit.config_of(model)
+    config, parameters = keras_vit.config_of(model), model.count_params()
+    _print_plan(plan, config, parameters)
+    needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
+    needed += 4 * teacher.count_params() if teacher else 0
+    print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
+    _check_memory(needed, rehearsal.available_memory(), plan.batch_size)
+    with quiet():
+        found = rehearsal.rehearse(model, data, plan.recipe, teacher)
+    print(
+        f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
+        f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
+        f"{found.peak_memory_bytes / 1e9:.1f} GB"
+    )
+    print(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
+    figures = {"parameters": parameters, "estimated_memory_bytes": needed}
+    write_json(options.json, figures | dataclasses.asdict(found))
+    return 0
+
+
+def _print_plan(plan: Plan, config, parameters: int) -> None:
     tokens = config.num_patches + config.num_prefix_tokens
-    parameters = model.count_params()
     print(
         f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "
         f"{config.num_heads} heads, {tokens} tokens from "
@@ -165,30 +183,15 @@ def _dry_run(options) -> int:
     used = {"batch_size": plan.batch_size, "learning_rate": rate}
     for name, value in (dataclasses.asdict(plan.recipe) | used).items():
         print(f"  {name}: {value}")
-    needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
-    needed += 4 * teacher.count_params() if teacher else 0
-    free = rehearsal.available_memory()
-    print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
+
+
+def _check_memory(needed: int, free: int | None, batch_size: int) -> None:
     if free is not None and needed > free:
         raise ValueError(
-            f"a batch of {plan.batch_size} needs about {needed / 1e9:.1f} GB and "
+            f"a batch of {batch_size} needs about {needed / 1e9:.1f} GB and "
             f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
             "--accumulation for the rest."
         )
-    with quiet():
-        found = rehearsal.rehearse(model, data, plan.recipe, teacher)
-    print(
-        f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
-        f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
-        f"{found.peak_memory_bytes / 1e9:.1f} GB"
-    )
-    print(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
-    write_json(
-        options.json,
-        {"parameters": parameters, "estimated_memory_bytes": needed}
-        | dataclasses.asdict(found),
-    )
-    return 0
 
 
 def _duration(seconds: float) -> str:

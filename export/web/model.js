@@ -64,7 +64,7 @@ export async function readModel(bytes, name) {
 
 function threadsFor({ recipe }) {
   // LiteRT.js 2.5.3 computes attention products of 8-bit integers wrongly on several
-  // threads, without a word. Other recipes, and files that name none, may have them.
+  // threads, without a word. Other recipes may have them; files that name none may not.
   if (!["float32", "float16", "dynamic_int8", "int16x8", "int4"].includes(recipe)) return 1;
   return Math.min(navigator.hardwareConcurrency, 4); // more only wake a phone's slow cores
 }

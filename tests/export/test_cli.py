@@ -221,7 +221,7 @@ def test_an_interrupted_training_keeps_the_best_model(tmp_path):
 
 
 def test_a_folder_of_images_is_trained_on_and_broken_files_are_named(
-    photos, tmp_path, capfd
+    photos, tmp_path, capfd, without_xla
 ):
     arguments = ["train", "--dataset", str(photos), "--output", str(tmp_path / "run")]
     size = ["--image-size", "8x16", "--epochs", "8", "--batch-size", "8"]
@@ -246,7 +246,7 @@ def test_help_is_quick():
 
 
 def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
-    tmp_path, capfd, monkeypatch
+    tmp_path, capfd, monkeypatch, without_xla
 ):
     from keras_vit.callbacks import Progress
 
@@ -288,7 +288,7 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
 
 
 def test_a_student_learns_from_a_file_in_less_precision_and_is_fine_tuned(
-    photos, tmp_path, capfd
+    photos, tmp_path, capfd, without_xla
 ):
     base = ["train", "--dataset", str(photos), "--epochs", "1", "--batch-size", "8"]
     first = [

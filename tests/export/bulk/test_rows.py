@@ -109,31 +109,31 @@ def test_any_name_is_kept_and_what_is_hidden_or_linked_in_a_circle_is_left_out(
     assert output.read_bytes() == before
 
 
+class OneImage:
+    """A classifier of cats and dogs."""
+
+    class_names = ("cat", "dog")
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def read(self, path):
+        return path
+
+    def probabilities(self, images):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return np.array([self.answer])
+
+
 def test_two_classes_leave_the_third_empty():
-    class Two:
-        class_names = ("cat", "dog")
-
-        def read(self, path):
-            return path
-
-        def probabilities(self, images):
-            return np.array([[0.25, 0.75]])
-
-    row = bulk._row(Two(), pathlib.Path("folder"), "a.png")
+    row = bulk._row(OneImage([0.25, 0.75]), pathlib.Path("folder"), "a.png")
     assert row == ["a.png", "dog", "0.7500", "cat", "0.2500", "", "", ""]
 
 
 def test_an_image_without_an_answer_has_a_row_with_an_error():
-    class Blind:
-        class_names = ("cat", "dog")
-
-        def read(self, path):
-            return path
-
-        def probabilities(self, images):
-            raise ValueError("The model's answer\nis no number.")
-
-    row = bulk._row(Blind(), pathlib.Path("folder"), "a.png")
+    blind = OneImage(ValueError("The model's answer\nis no number."))
+    row = bulk._row(blind, pathlib.Path("folder"), "a.png")
     assert row == ["a.png", *[""] * 6, "The model's answer is no number."]
 
 
