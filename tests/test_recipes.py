@@ -103,10 +103,6 @@ def test_every_recipe_trains_every_size(recipe, size, precision):
     apart(check_uncompiled, recipe, size, precision)
 
 
-def test_the_recipe_of_most_options_compiles():
-    check("deit", "nano", "float32", depth=2)
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("recipe", RECIPES)
