@@ -175,10 +175,15 @@ def _spread(split: Split) -> tf.data.Dataset:
     examples, step = split.examples.take(count), count // SAMPLE
     if step >= 10:  # the end, which has none, is less than a tenth
         return examples.shard(step, 0).take(SAMPLE)
-    places = min(count, SAMPLE)
-    rows = np.arange(places) * count // places
+    rows = spread_rows(count, SAMPLE)
     chosen = examples.enumerate().filter(lambda row, _: tf.reduce_any(row == rows))
     return chosen.map(lambda _, example: example)
+
+
+def spread_rows(count: int, wanted: int) -> np.ndarray:
+    """At most as many rows as are wanted, of `count`, at equal distances."""
+    found = min(count, wanted)
+    return np.arange(found) * count // found
 
 
 def fit_pixels(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:

@@ -99,13 +99,7 @@ def classify_folder(
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}', and --output takes one.")
     check_writable(output)
-    with quiet():
-        from keras_vit_export.runtime import Classifier
-
-        classifier = Classifier(model)
-        # A model that no image fits would end every worker.
-        classifier.probabilities([classifier.read(np.zeros((1, 1, 3), "uint8"))])
-        content = classifier.content
+    content = _tried(model)
     digest = hashlib.sha256(content).hexdigest()[:12]
     total = sum(1 for _ in image_files(folder))
     if not total:
@@ -158,6 +152,16 @@ def classify(options: argparse.Namespace) -> int:
         {"images": summary.images, "unreadable": len(summary.unreadable)},
     )
     return 0
+
+
+def _tried(model: str | pathlib.Path) -> bytes:
+    """A model's file, tried on an image: one that none fits would end every worker."""
+    with quiet():
+        from keras_vit_export.runtime import Classifier
+
+        classifier = Classifier(model)
+        classifier.probabilities([classifier.read(np.zeros((1, 1, 3), "uint8"))])
+    return classifier.content
 
 
 def _cores() -> int:

@@ -221,18 +221,17 @@ class Exporter:
         )
 
     def _quantized(self, float_model: bytes, recipe: Recipe, method: str) -> bytes:
-        if recipe.roundings:
-            images = self.splits.calibration
-            return quantize(float_model, recipe.rounded(method), images=images)
-        return quantize(float_model, recipe, self._ranges(float_model, recipe, method))
+        return quantize(float_model, *self._by(method, recipe, float_model))
 
-    def _ranges(self, float_model, recipe, method):
-        if recipe.roundings or not recipe.calibrated:
-            return {}
+    def _by(self, method: str, recipe: Recipe, float_model: bytes):
+        """The recipe by a method, with the ranges or the images that it then needs."""
+        if recipe.roundings:
+            return recipe.rounded(method), {}, self.splits.calibration
+        if not recipe.calibrated:
+            return recipe, {}, None
+        statistics = self._statistics(float_model)
         operations = read_operations(float_model)
-        return calibration.ranges(
-            self._statistics(float_model), operations, recipe, method
-        )
+        return recipe, calibration.ranges(statistics, operations, recipe, method), None
 
     def _statistics(self, float_model: bytes) -> Mapping[str, calibration.Statistics]:
         return calibration.collect(float_model, self.splits.calibration)
@@ -266,18 +265,11 @@ class Exporter:
 
     def most_damaging(self, made: Export) -> list[str]:
         """Scopes of the layers of a file, the one that does most damage alone first."""
-        recipe = made.recipe
-        ranges = self._ranges(made.float_model, recipe, made.method)
-        if recipe.roundings:
-            recipe = recipe.rounded(made.method)
-        scores = sensitivity.sweep(
-            made.float_model,
-            recipe,
-            ranges,
-            images=self.splits.compared,
-            examples=self.splits.calibration,
+        recipe, ranges, examples = self._by(made.method, made.recipe, made.float_model)
+        images = self.splits.compared
+        return list(
+            sensitivity.sweep(made.float_model, recipe, ranges, images, examples)
         )
-        return list(scores)
 
     def protect(self, made: Export, scopes: Sequence[str]) -> Export:
         """The file with these layers in higher precision, and no others."""

@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.pipeline import ImageData
+from keras_vit.pipeline import ImageData, spread_rows
 from keras_vit_export import calibration
 
 # Images on which ranges and scales are compared.
 _COMPARED = 32
+# In this order; an array has no labels to report by.
+_PURPOSES = ("calibration", "choice", "report")
 
 Images = ImageData | tf.data.Dataset | np.ndarray | None
 
@@ -49,30 +51,20 @@ def find_splits(images: Images) -> Splits:
         rows, _ = _looked_through(images.sample)
         near, _ = _looked_through(images.validation_sample)
         choice, report = images.validation, images.test
-        counts = {
-            "calibration": ("train", len(rows)),
-            "choice": ("validation", images.counts["validation"]),
-            "report": ("test", images.counts["test"]),
-        }
+        names = ("train", "validation", "test")
+        counts = (len(rows), images.counts["validation"], images.counts["test"])
     elif isinstance(images, tf.data.Dataset):
         _check_batches(images)
         rows, count = _looked_through(images)
         near, choice, report = rows, images, images
-        counts = {
-            "calibration": ("given", len(rows)),
-            "choice": ("given", count),
-            "report": ("given", count),
-        }
+        names, counts = ("given",) * 3, (len(rows), count, count)
     else:
         rows = near = _pixels(_few(_array(images), calibration.IMAGES))
         choice = report = None
-        counts = {
-            "calibration": ("given", len(rows)),
-            "choice": ("given", len(_few(rows, _COMPARED))),
-        }
+        names, counts = ("given",) * 2, (len(rows), min(len(rows), _COMPARED))
     named = {
-        purpose: {"split": split, "images": count}
-        for purpose, (split, count) in counts.items()
+        purpose: {"split": name, "images": count}
+        for purpose, name, count in zip(_PURPOSES, names, counts, strict=False)
     }
     return Splits(rows, _few(near, _COMPARED), choice, report, named)
 
@@ -122,9 +114,7 @@ def _looked_through(batches: tf.data.Dataset) -> tuple[np.ndarray, int]:
 
 
 def _few(images: np.ndarray, wanted: int) -> np.ndarray:
-    """At most as many of the images as are wanted, at equal distances."""
-    count = min(len(images), wanted)
-    return images[np.arange(count) * len(images) // count]
+    return images[spread_rows(len(images), wanted)]
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
