@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+_PARTIAL = ".partial-"  # what a kill may leave
+
 
 @contextlib.contextmanager
 def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
@@ -20,7 +22,7 @@ def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
+    partial = path.with_name(f"{_PARTIAL}{path.name}")
     try:
         yield partial
         synced(partial)
@@ -64,9 +66,10 @@ def new_folder(path: str | pathlib.Path) -> pathlib.Path:
     """Checks that a folder is new or empty; does not make it yet.
 
     Raises:
-        ValueError: If it is a file or holds something.
+        ValueError: If it is a file or holds something that was finished.
     """
     path = pathlib.Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+    held = path.iterdir() if path.is_dir() else ()
+    if path.is_file() or not all(it.name.startswith(_PARTIAL) for it in held):
         raise ValueError(f"'{path}' already holds a run or other files.")
     return path

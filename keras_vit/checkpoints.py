@@ -6,6 +6,7 @@ the history so far. Nothing of the data is: its order follows from seed and step
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -82,8 +83,8 @@ def newest(run: pathlib.Path) -> dict[str, Any] | None:
 
 
 def damaged(run: pathlib.Path) -> list[pathlib.Path]:
-    """The checkpoints that are cut off, or of which a part is missing."""
-    return [folder for folder in _all(run) if _notes(folder) is None]
+    """Those after the newest whole one: cut off, or a part of them is missing."""
+    return list(itertools.takewhile(lambda it: _notes(it) is None, reversed(_all(run))))
 
 
 def _notes(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -53,9 +53,17 @@ def read_cluster(text: str) -> Cluster:
     try:
         content = json.loads(text)
         workers = content["cluster"]
+        if not all(isinstance(group, list) for group in workers.values()):
+            raise TypeError("addresses must be lists")
         addresses = (*workers.get("chief", ()), *workers.get("worker", ()))
-        kind, index = content["task"]["type"], int(content["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind, index = str(content["task"]["type"]), int(content["task"]["index"])
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(
             'TF_CONFIG must be like {"cluster": {"worker": ["HOST:PORT", ...]}, '
             f'"task": {{"type": "worker", "index": 0}}}}. {error!r} in: {text[:200]}'
@@ -194,6 +202,6 @@ def answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
-    except OSError:
+    except (OSError, UnicodeError):  # the latter where it can't be a name
         return False
     return True

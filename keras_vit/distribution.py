@@ -134,11 +134,12 @@ def on_replicas(model: keras.Model) -> Iterator[None]:
     """While the block runs, `fit` works on several devices and several hosts.
 
     On several devices, the step that finds no more data has already decayed the weights
-    and counted itself when it finds out: nothing of that needs data. Here it waits.
+    and counted itself when it finds out: nothing of that needs data. Here it waits. And
+    Keras builds the model once more from the mean of what the devices are given, which
+    fails where that is not of one shape, or not of this host alone; it is built already.
 
     On several hosts, Keras' TensorFlow trainer takes the mean of a step's figures along
-    their first axis, which numbers don't have, and fails on data that is spread over
-    replicas unless everything was built before.
+    their first axis, which numbers don't have.
     """
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
@@ -158,8 +159,7 @@ def on_replicas(model: keras.Model) -> Iterator[None]:
 
     names = ("train_step", "test_step")
     changed = {name: waiting(getattr(model, name)) for name in names}
-    if many_hosts:
-        changed["_maybe_symbolic_build"] = lambda **_: None
+    changed["_maybe_symbolic_build"] = lambda **_: None
     try:
         for name, function in changed.items():
             setattr(model, name, function)

@@ -55,8 +55,8 @@ def rehearse(
     """Makes a few steps of a training on one device; the model is changed by them.
 
     Raises:
-        ValueError: If `train` would refuse the teacher, no layer would be trained, or a
-            batch is larger than the memory of the device.
+        ValueError: If `train` would refuse the teacher, or no layer would be trained.
+        MemoryError: If a batch is larger than the memory of the device.
     """
     if teacher is not None:
         check_teacher(model, teacher)

@@ -60,7 +60,7 @@ def read_settings(folder: pathlib.Path) -> dict[str, Any]:
     """What an unfinished run was begun with.
 
     Raises:
-        ValueError: If there is no run, or it is finished.
+        ValueError: If there is no run, or it can't be read, or it is finished.
     """
     if not (folder / "run.json").is_file():
         raise ValueError(f"There is no run to resume in '{folder}'.")
@@ -76,7 +76,14 @@ def is_finished(folder: pathlib.Path) -> bool:
 
 
 def _read_report(folder: pathlib.Path) -> dict[str, Any]:
-    return json.loads((folder / "run.json").read_text())
+    path = folder / "run.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"'{path}' is no JSON: {error}") from error
+    if not isinstance(found, dict) or not {"dataset", "config", "recipe"} <= set(found):
+        raise ValueError(f"'{path}' is not that of a training.")
+    return found
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -97,16 +97,17 @@ def train(
     Raises:
         ValueError: If the folder already holds something, or nothing to resume; if it
             was made with other settings; if model, data and teacher differ in their
-            classes; if no layer would be trained; or if a batch is larger than the
-            memory of the device.
+            classes; if no layer would be trained; or if a batch is no multiple of the
+            devices.
+        MemoryError: If a batch is larger than the memory of the device.
         RuntimeError: If the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
     strategy = model.distribute_strategy
     _check_classes(config_of(model), data)
-    _check_accumulation(recipe, strategy)
+    _check_replicas(recipe, data, strategy)
     teacher, taught = _loaded(teacher)
-    if teacher is not None:
+    if teacher is not None and not resume:  # that of a run that was begun is the same
         check_teacher(model, teacher)
     if resume and output is None:
         raise ValueError("A run that goes on needs its folder. Received: output=None")
@@ -274,12 +275,12 @@ def fits_in_memory(batch_size: int) -> Iterator[None]:
     """Around steps of training: says it in one line if the device has no room for them.
 
     Raises:
-        ValueError: If it hasn't.
+        MemoryError: If it hasn't.
     """
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        raise ValueError(
+        raise MemoryError(
             f"A step of {batch_size} images needs more memory than the device has; take "
             "a smaller batch size, and accumulation for the rest."
         ) from error
@@ -363,8 +364,15 @@ def evaluate(
     return Evaluation(labels, output, tuple(class_names))
 
 
-def _check_accumulation(recipe: TrainingRecipe, strategy) -> None:
+def _check_replicas(recipe: TrainingRecipe, data: ImageData, strategy) -> None:
     count = strategy.num_replicas_in_sync
+    batch_size = data.training.batch_size
+    if batch_size % count:
+        # The gradient is the mean of theirs, each of as many images.
+        raise ValueError(
+            f"The batch size must be a multiple of the {count} devices. Received: "
+            f"{batch_size}"
+        )
     if recipe.accumulation > 1 and count > 1:
         raise ValueError(
             "Keras accumulates gradients on one device only. Received: accumulation="

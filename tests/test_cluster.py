@@ -59,6 +59,10 @@ def test_a_worker_listens_at_both_kinds_of_address():
     assert "never answered" in str(worker.exception())  # for lack of the other
 
 
+def test_nobody_answers_at_what_is_no_name():
+    assert not cluster.answers("a..b:1")
+
+
 def test_a_chief_comes_before_the_workers():
     workers = {"chief": ["a:1"], "worker": ["b:2", "[::1]:3"]}
     task = {"type": "worker", "index": "1"}
@@ -87,6 +91,18 @@ def test_a_chief_comes_before_the_workers():
         (
             '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
             "names 1 of type 'worker'",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": [], "index": 0}}',
+            "type '\\[\\]'",
+        ),
+        (
+            '{"cluster": {"worker": ["a:1"]}, "task": {"type": "a", "index": Infinity}}',
+            "must be like",
+        ),
+        (
+            '{"cluster": {"worker": {"a:1": 2}}, "task": {"type": "worker", "index": 0}}',
+            "must be lists",
         ),
     ],
 )

@@ -14,6 +14,7 @@ import tensorflow as tf
 import keras_vit
 from keras_vit import callbacks, cluster, distribution, runs
 from keras_vit.data import find_source
+from keras_vit.pipeline import array_source
 from tests import processes
 from tests.conftest import pictures_off
 from tests.test_cluster import free_ports
@@ -124,6 +125,37 @@ def test_two_workers_train_as_two_replicas_do(two_replicas, tmp_path):
     assert found.shape == two_replicas.shape == (EPOCHS, 5)
     np.testing.assert_allclose(found, two_replicas, rtol=1e-5)
     assert json.loads((tmp_path / "run/run.json").read_text())["top1"] > 0
+
+
+def train_unevenly():
+    """Of two devices one validates three images and the other four."""
+    strategy = two_devices()
+    config = keras_vit.ViTConfig(
+        image_size=8,
+        channels=1,
+        patch_size=4,
+        width=8,
+        depth=1,
+        num_heads=2,
+        mlp_dim=12,
+        num_classes=2,
+    )
+    images, rows = np.zeros((16, 8, 8, 1), "uint8"), np.split(np.arange(16), [8, 15])
+    rows = dict(zip(("train", "validation", "test"), rows, strict=True))
+    source = array_source("black", ["a", "b"], images, np.arange(16) % 2, rows)
+    recipe = keras_vit.TrainingRecipe(epochs=1)
+    with strategy.scope():
+        model = keras_vit.build_vit(config)
+    with pytest.raises(ValueError, match="multiple of the 2 devices. Received: 3"):
+        keras_vit.train(model, source.load(config, batch_size=3), recipe)
+    run = keras_vit.train(model, source.load(config, batch_size=8), recipe, verbose=0)
+    logits = model.predict(images[8:15], verbose=0)
+    accuracy = np.mean(logits.argmax(axis=1) == np.arange(8, 15) % 2)
+    np.testing.assert_allclose(run.history["val_accuracy"], accuracy, rtol=1e-6)
+
+
+def test_devices_take_equal_parts_of_training_but_not_of_validation():
+    assert processes.finished(processes.start(train_unevenly)) == 0
 
 
 def test_a_job_whose_worker_is_killed_goes_on_when_all_are_started_again(

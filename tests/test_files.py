@@ -6,7 +6,7 @@ import pytest
 
 from keras_vit import build_vit
 from keras_vit.files import load_model, save_model
-from keras_vit_files import whole_file
+from keras_vit_files import new_folder, whole_file
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
@@ -17,6 +17,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
         raise OSError("disk full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_with_nothing_finished_is_new(tmp_path):
+    assert new_folder(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / ".partial-run.json").write_text("{")  # a kill left it
+    assert new_folder(tmp_path) == tmp_path
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="already holds"):
+        new_folder(tmp_path)
 
 
 def test_the_disk_has_a_file_before_its_name(tmp_path, monkeypatch):

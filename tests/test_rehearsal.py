@@ -57,8 +57,8 @@ def test_a_batch_that_the_device_has_no_room_for_is_one_line(
     data = stripes(rng).load(batch_size=16)
     model = keras_vit.build_vit(tiny(num_classes=2, depth=1))
     said = "A step of 16 images needs more memory than the device has"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(MemoryError, match=said):
         rehearse(model, data, keras_vit.TrainingRecipe())
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(MemoryError, match=said):
         keras_vit.train(model, data, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -218,6 +218,8 @@ def test_damaged_checkpoints_are_passed_over_and_replaced(untrained, tmp_path):
     assert checkpoints.damaged(tmp_path) == [folder / "step-000000021"]
     checkpoints.save(tmp_path, untrained, 18, notes={})
     assert checkpoints.newest(tmp_path) == {"step": 18}
+    (folder / "step-000000014/notes.json").unlink()  # a kill while it was removed
+    assert checkpoints.damaged(tmp_path) == []
     for path in folder.glob("*/state.safetensors"):
         os.truncate(path, 0)
     assert checkpoints.newest(tmp_path) is None
@@ -329,6 +331,10 @@ def test_what_can_not_be_resumed_is_refused(whole, tmp_path):
         run(whole, resume=True)
     with pytest.raises(ValueError, match="needs its folder"):
         run(None, resume=True)
+    for content, said in (("", "no JSON"), ("[]", "not that of a training")):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(ValueError, match=f"run.json' is {said}"):
+            run(tmp_path, resume=True)
 
 
 def test_a_run_ends_early_where_it_does_not_get_better(ended_early, gone_on):

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import pathlib
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -50,7 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"interrupted. {interruption}".strip(), 130)
     except BrokenPipeError:  # `keras-vit ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return 128 + signal.SIGPIPE  # as of other programs; a training has not ended
+    except MemoryError as error:
+        _complain(str(error), 2)
+        sys.stdout.flush()
+        os._exit(2)  # TensorFlow would crash when it tidies up
     except (ValueError, OSError, RuntimeError) as error:
         return _complain(" ".join(str(error).split()), 2)
 

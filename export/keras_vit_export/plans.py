@@ -138,7 +138,7 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in stored["config"].items()
     }
-    config = ViTConfig(**fields)
+    config = _restored(ViTConfig, fields)
     drop_path = config.drop_path if options.drop_path is None else options.drop_path
     resize = options.resize or config.resize
     size = options.image_size or config.image_size
@@ -148,8 +148,17 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     config = dataclasses.replace(
         config, image_size=size, resize=resize, drop_path=drop_path
     )
-    recipe = RECIPES.get(options.recipe) or TrainingRecipe(**stored["recipe"])
+    recipe = RECIPES.get(options.recipe) or _restored(TrainingRecipe, stored["recipe"])
     return _plan(options, source, config, recipe, stored)
+
+
+def _restored(kind: type, fields: dict[str, Any]) -> Any:
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a field of another name, or of another type
+        raise ValueError(
+            f"The run was begun by another version of keras_vit: {error}"
+        ) from error
 
 
 def _check_size(options: argparse.Namespace, origin: object) -> None:

@@ -13,7 +13,7 @@ def quiet() -> Iterator[None]:
 
     TensorFlow, XLA and LiteRT write there from C++, past `sys.stderr` and whatever the
     log level. What Python writes to `sys.stderr`, progress bars above all, is shown.
-    `ValueError` is a user's mistake and explains itself.
+    `ValueError` and `MemoryError` are a user's mistakes and explain themselves.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -26,7 +26,7 @@ def quiet() -> Iterator[None]:
         try:
             with contextlib.redirect_stderr(ours):
                 yield
-        except ValueError:
+        except (ValueError, MemoryError):
             raise
         except Exception:
             shown = True

@@ -7,6 +7,8 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from keras_vit_export.arguments import check_writable, write_json
@@ -93,14 +95,25 @@ def _kept(folder: pathlib.Path) -> str:
 def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
     """Builds and trains: the model, its data and the `TrainingRun`."""
     with quiet():
+        import tensorflow as tf
+
         import keras_vit
+        from keras_vit.rehearsal import estimated_memory
     model, data = _built(plan, strategy)
     print(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
         + f" images in {len(data.class_names)} classes."
     )
-    with quiet():
+    needed = estimated_memory(
+        keras_vit.config_of(model), model.count_params(), plan.batch_size
+    )
+    if not tf.config.list_physical_devices("GPU") and (
+        short := _shortage(needed, plan.batch_size)
+    ):
+        # An estimate, so no refusal; a system that runs out kills without a word.
+        print(f"This may be killed: {short}")
+    with quiet(), _in_its_own_words():
         run = keras_vit.train(
             model,
             data,
@@ -112,6 +125,24 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
             **options,
         )
     return model, data, run
+
+
+@contextlib.contextmanager
+def _in_its_own_words() -> Iterator[None]:
+    """Takes an error of our own, as of an image that is gone, out of TensorFlow's.
+
+    Raises:
+        ValueError: With its message.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        ours = re.findall(r"^\w*Error: (.+)$", error.message, re.MULTILINE)
+        if not ours:
+            raise
+        raise ValueError(ours[-1]) from error
 
 
 def _built(plan: Plan, strategy=None):
@@ -157,7 +188,8 @@ def _dry_run(options) -> int:
     needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
     needed += 4 * teacher.count_params() if teacher else 0
     print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
-    _check_memory(needed, rehearsal.available_memory(), plan.batch_size)
+    if short := _shortage(needed, plan.batch_size):
+        raise ValueError(short)
     with quiet():
         found = rehearsal.rehearse(model, data, plan.recipe, teacher)
     print(
@@ -185,13 +217,18 @@ def _print_plan(plan: Plan, config, parameters: int) -> None:
         print(f"  {name}: {value}")
 
 
-def _check_memory(needed: int, free: int | None, batch_size: int) -> None:
-    if free is not None and needed > free:
-        raise ValueError(
-            f"a batch of {batch_size} needs about {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
-            "--accumulation for the rest."
-        )
+def _shortage(needed: int, batch_size: int) -> str | None:
+    """What to say if a step needs more memory than there is."""
+    from keras_vit.rehearsal import available_memory
+
+    free = available_memory()
+    if free is None or needed <= free:
+        return None
+    return (
+        f"a batch of {batch_size} needs about {needed / 1e9:.1f} GB and "
+        f"{free / 1e9:.1f} GB are free; take a smaller --batch-size, and "
+        "--accumulation for the rest."
+    )
 
 
 def _duration(seconds: float) -> str:

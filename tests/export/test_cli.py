@@ -1,6 +1,7 @@
 """What the commands do, from photographs to a checked file."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -235,6 +236,47 @@ def test_a_folder_of_images_is_trained_on_and_broken_files_are_named(
     assert report["top1"] > 0.9
 
 
+def test_what_stops_a_training_is_one_line(photos, tmp_path, capfd, monkeypatch):
+    import keras
+    import tensorflow as tf
+
+    arguments = ["train", "--dataset", photos, "--output", tmp_path / "run"]
+    arguments += ["--image-size", 8, "--epochs", 1, "--batch-size", 8]
+    fit, ended = keras.Model.fit, []
+
+    def without_images(*given, **options):
+        for path in photos.glob("*/*.png"):
+            path.write_bytes(b"")
+        return fit(*given, **options)
+
+    def without_memory(*_, **__):
+        os.write(2, b"of C++")
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr("keras_vit.rehearsal.available_memory", lambda: 10**8)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(keras.Model, "fit", without_memory)
+    assert main([*map(str, arguments)]) is None and ended == [2]
+    shown = capfd.readouterr()
+    assert "This may be killed: a batch of 8 needs about" in shown.out
+    assert shown.err.startswith("keras-vit: A step of 8 images needs more memory")
+    assert len(shown.err.splitlines()) == 1
+    monkeypatch.setattr("keras_vit.pipeline.CACHE_BYTES", 0)  # read while it trains
+    monkeypatch.setattr(keras.Model, "fit", without_images)
+    assert "is unreadable or no image" in complaint(capfd, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_nobody_listens_to_has_not_ended_well():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "keras_vit_export.cli", "inspect"]
+    command.append(str(ROOT / "models/digits.tflite"))
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert ended.returncode == 141 and ended.stderr == b""
+
+
 def test_help_is_quick():
     def seconds():
         start = time.perf_counter()
@@ -273,9 +315,18 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     other = ("--variant", "nano/4", "--drop-path", 0.2)
     line = complaint(capfd, "train", "--resume", folder, *other)
     assert line.endswith("config.drop_path was 0.1, is 0.2")
+    taught = ("--teacher", ROOT / "models/digits.keras")
+    line = complaint(capfd, "train", "--resume", folder, *taught)
+    assert "teacher was None, is " in line
     rehearsed = ("--dry-run", "--set", "trainable=hed")  # with the run's data set
     line = complaint(capfd, "train", "--resume", folder, *rehearsed)
     assert "must name layers" in line
+    settings = (folder / "run.json").read_text()
+    for name in ("epochs", "width"):
+        (folder / "run.json").write_text(settings.replace(f'"{name}"', f'"{name}s"'))
+        line = complaint(capfd, "train", "--resume", folder)
+        assert "begun by another version of keras_vit" in line and f"{name}s" in line
+    (folder / "run.json").write_text(settings)
     figures = tmp_path / "figures.json"
     again = ["--image-size", "8", "--json", str(figures)]
     assert main(["train", "--resume", str(folder), *again]) == 0

@@ -18,8 +18,9 @@ def test_they_are_shown_if_the_block_fails(capfd):
     assert capfd.readouterr().err == "the reason\n"
 
 
-def test_a_users_mistake_explains_itself(capfd):
-    with pytest.raises(ValueError), quiet():
+@pytest.mark.parametrize("mistake", [ValueError, MemoryError])
+def test_a_users_mistake_explains_itself(mistake, capfd):
+    with pytest.raises(mistake), quiet():
         os.write(2, b"noise\n")
-        raise ValueError
+        raise mistake
     assert capfd.readouterr().err == ""
