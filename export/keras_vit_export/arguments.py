@@ -9,7 +9,7 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras_vit_files
@@ -121,12 +121,18 @@ def next_free(path: pathlib.Path) -> pathlib.Path:
     return free
 
 
-def check_writable(*paths: pathlib.Path | None) -> None:
+def check_writable(
+    *paths: pathlib.Path | None, read: Iterable[pathlib.Path] = ()
+) -> None:
     """Finds out before the work whether its results can be written.
 
+    Args:
+        paths: Of the results, which take the place of what is there.
+        read: Files that the work reads.
+
     Raises:
-        ValueError: If a path is a folder, its folder is none or not writable, or two
-            paths are the same.
+        ValueError: If a path is a folder, a device or a pipe, or read, its folder is
+            none or not writable, or two paths are the same.
     """
     given = [path for path in paths if path is not None]
     for path in given:
@@ -135,12 +141,18 @@ def check_writable(*paths: pathlib.Path | None) -> None:
             folder = folder.parent
         if path.is_dir():
             raise ValueError(f"'{path}' is a folder.")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"'{path}' is no regular file.")
         try:
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise ValueError(f"'{path}' can't be written: {error.strerror}.") from error
     if len({path.resolve() for path in given}) < len(given):
         raise ValueError("Two files to be written have the same name.")
+    taken = {path.resolve() for path in read}
+    for path in given:
+        if path.resolve() in taken:
+            raise ValueError(f"'{path}' is to be read, so it can't be written.")
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

@@ -20,6 +20,7 @@ import os
 import pathlib
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -131,7 +132,7 @@ def classify(options: argparse.Namespace) -> int:
             "--output takes one folder, which names in the file are relative to. "
             f"Received: {len(options.images)} paths"
         )
-    check_writable(options.output, options.json)
+    check_writable(options.output, options.json, read=[options.model])
     folder = options.images[0]
     try:
         summary = classify_folder(
@@ -344,6 +345,8 @@ def _work(
     """What a worker process does: names -> rows, until the other side is gone."""
     from keras_vit_export.runtime import Classifier
 
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # as in the process that it works for
     with quiet():
         classifier = Classifier(model)
     with contextlib.suppress(EOFError, ConnectionError):

@@ -75,6 +75,7 @@ def collect(float_model: bytes, images: np.ndarray) -> dict[str, Statistics]:
         for name, value in activations(image).items():
             low[name] = min(low[name], float(value.min()))
             high[name] = max(high[name], float(value.max()))
+            value = np.atleast_1d(value)
             tokens = value.reshape(-1, value.shape[-1])
             rows[name].append(tokens[rng.integers(0, len(tokens), _ROWS)])
     return {

@@ -57,13 +57,14 @@ def evaluate(options: argparse.Namespace) -> int:
     picture = options.confusion or options.model.with_name(
         f"{options.model.stem}-confusion.png"
     )
-    check_writable(picture, options.json)
+    check_writable(picture, options.json, read=[options.model])
     classifier = open_model(options.model)
     data = data_for(classifier, options)
     with quiet():
         from keras_vit.pictures import draw_confusion
         from keras_vit_export import report
-    result = report.evaluate(classifier, data.test)
+
+        result = report.evaluate(classifier, data.test)
     print(f"Top-1 on {len(result.labels)} test images: {result.top1:.2%}")
     if result.top5 is not None:
         print(f"Top-5: {result.top5:.2%}")
@@ -120,7 +121,7 @@ def export(options: argparse.Namespace) -> int:
 
 def benchmark(options: argparse.Namespace) -> int:
     """Every recipe of a model, side by side."""
-    check_writable(options.html, options.json)
+    check_writable(options.html, options.json, read=[options.model])
     with quiet():
         from keras_vit_export import page
         from keras_vit_export.exporter import Exporter
@@ -154,7 +155,7 @@ def classify(options: argparse.Namespace) -> int:
         raise ValueError("--workers needs --output.")
     from keras_vit_export.runtime import most_probable
 
-    check_writable(options.json)
+    check_writable(options.json, read=[options.model, *options.images])
     classifier = open_model(options.model)
     results, unreadable = {}, 0
     for path in image_paths(options.images):
@@ -190,6 +191,7 @@ def _check_export(options) -> None:
         _beside(options.output, "html"),
         _beside(options.output, "json"),
         options.json,
+        read=[options.model],
     )
     with quiet():
         from keras_vit.config import check_choice

@@ -200,6 +200,9 @@ def _conversion() -> Iterator[None]:
     logger.setLevel("WARNING")  # not where its temporary folder is
     try:
         yield
+    except (OSError, tf.errors.ResourceExhaustedError) as error:  # a full disk
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(f"Converting takes more room than there is. {reason}") from error
     except Exception as error:  # the converter's errors have no common class
         reason = " ".join(str(error).split())[:300]
         raise RuntimeError(

@@ -8,7 +8,12 @@ from keras_vit_export.terminal import quiet
 
 def explain(options: argparse.Namespace) -> int:
     """A `.keras` model and an image -> attention maps over the image."""
-    check_writable(options.output, options.positions, options.json)
+    check_writable(
+        options.output,
+        options.positions,
+        options.json,
+        read=[options.model, options.image],
+    )
     classifier = open_keras(options.model)
     try:
         image = classifier.read(options.image)

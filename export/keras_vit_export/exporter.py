@@ -179,13 +179,19 @@ class Exporter:
         return for_old_runtime(recipe) if self._compat else recipe
 
     def convert_all(self) -> tuple[dict[str, Export], dict[str, str]]:
-        """Files of all recipes, and why others can't be had, both by recipe."""
+        """Files of all recipes, and why others can't be had, both by recipe.
+
+        Raises:
+            RuntimeError: If none can be had.
+        """
         made, refused = {}, {}
         for name in tqdm(RECIPES, desc="Recipes", leave=False, delay=2, disable=None):
             try:
                 made[name] = self.convert(name)
             except RuntimeError as error:
                 refused[name] = " ".join(str(error).split())
+        if not made:
+            raise RuntimeError(next(iter(refused.values())))
         return made, refused
 
     def _calibrated(self, recipe: Recipe) -> Export:

@@ -13,7 +13,7 @@ def inspect(options: argparse.Namespace) -> int:
     """Prints what stands in a `.tflite`."""
     if options.model.suffix != ".tflite":
         raise ValueError(f"A .tflite file is needed. Received: '{options.model}'")
-    check_writable(options.json)
+    check_writable(options.json, read=[options.model])
     with quiet():
         facts = _facts(Classifier(options.model))
     print(f"{options.model}: {facts['size_bytes'] / 1e6:.2f} MB, {_origin(facts)}")

@@ -66,7 +66,7 @@ def load(options: argparse.Namespace) -> int:
 
 def export_weights(options: argparse.Namespace) -> int:
     """A `.keras` model -> a folder that timm reads."""
-    check_writable(options.json)
+    check_writable(options.json, read=[options.model])
     classifier = open_keras(options.model)
     with quiet():
         from keras_vit.weights import save_timm
@@ -86,7 +86,7 @@ def features(options: argparse.Namespace) -> int:
 
     if options.output.suffix != ".npz":
         raise ValueError(f"--output must end in .npz. Received: '{options.output}'")
-    check_writable(options.output, options.json)
+    check_writable(options.output, options.json, read=[options.model, *options.images])
     classifier = open_keras(options.model)
     paths = image_paths(options.images)
     with quiet():

@@ -208,7 +208,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe(
             name="int4",
             summary="weights of dense layers in 4-bit integers, activations quantized "
-            "as they come; patches and head in 8 bits",
+            "as they come; patches, and build_vit's head, in 8 bits",
             rules=(
                 Rule(operation="*"),
                 Rule(operation="FULLY_CONNECTED", weights=4, block=32),

@@ -49,7 +49,7 @@ Site = dict[str, bytes]
 
 def web(options: argparse.Namespace) -> int:
     """Serves the page and the models until Ctrl-C."""
-    check_writable(options.json)
+    check_writable(options.json, read=options.models)
     site = models(options.models) | page(FOLDER)
     try:
         with listen(site, options.port) as server:

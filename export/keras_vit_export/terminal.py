@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ def quiet() -> Iterator[None]:
 
     TensorFlow, XLA and LiteRT write there from C++, past `sys.stderr` and whatever the
     log level. What Python writes to `sys.stderr`, progress bars above all, is shown.
-    `ValueError` and `MemoryError` are a user's mistakes and explain themselves.
+    `ValueError` and `MemoryError` are a user's mistakes and explain themselves; those
+    that happened within TensorFlow, as an image that is gone, are taken out of it.
+
+    Raises:
+        ValueError: With their message.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -28,7 +33,9 @@ def quiet() -> Iterator[None]:
                 yield
         except (ValueError, MemoryError):
             raise
-        except Exception:
+        except Exception as error:
+            if words := _own_words(error):
+                raise ValueError(words) from error
             shown = True
             raise
         finally:
@@ -38,3 +45,12 @@ def quiet() -> Iterator[None]:
             if shown:
                 held.seek(0)
                 os.write(2, held.read())
+
+
+def _own_words(error: Exception) -> str | None:
+    """What a Python function said that failed inside one of TensorFlow's graphs."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return None
+    found = re.findall(r"^\w*Error: (.+)$", error.message, re.MULTILINE)
+    return found[-1] if found else None

@@ -7,8 +7,6 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
-import re
-from collections.abc import Iterator
 from typing import Any
 
 from keras_vit_export.arguments import check_writable, write_json
@@ -113,7 +111,7 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
     ):
         # An estimate, so no refusal; a system that runs out kills without a word.
         print(f"This may be killed: {short}")
-    with quiet(), _in_its_own_words():
+    with quiet():
         run = keras_vit.train(
             model,
             data,
@@ -125,24 +123,6 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
             **options,
         )
     return model, data, run
-
-
-@contextlib.contextmanager
-def _in_its_own_words() -> Iterator[None]:
-    """Takes an error of our own, as of an image that is gone, out of TensorFlow's.
-
-    Raises:
-        ValueError: With its message.
-    """
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.OpError as error:
-        ours = re.findall(r"^\w*Error: (.+)$", error.message, re.MULTILINE)
-        if not ours:
-            raise
-        raise ValueError(ours[-1]) from error
 
 
 def _built(plan: Plan, strategy=None):

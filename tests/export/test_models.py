@@ -73,6 +73,22 @@ def test_operations_that_the_quantizer_has_no_rule_for_are_named(images, rng):
     assert weight_types(made["int4"].content) == ["INT8", "INT4"]
 
 
+def test_a_model_that_no_recipe_bears_says_why(images):
+    inputs = keras.Input((8, 12, 3))
+    x = keras.ops.erfinv(keras.layers.GlobalAveragePooling2D()(inputs) / 300)
+    exporter = Exporter(keras.Model(inputs, keras.layers.Dense(3)(x)), images)
+    with pytest.raises(RuntimeError, match="can't express this model"):
+        exporter.convert_all()
+
+
+def test_a_single_number_in_a_model_has_a_range(images):
+    inputs = keras.Input((8, 12, 3))
+    x = inputs / (keras.ops.max(inputs) + 1e-3)
+    x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    _, report = export(keras.Model(inputs, x), "static_int8", images)
+    assert report.agreement > 0.9
+
+
 def test_a_model_of_another_make_is_exported_too(images):
     inputs = keras.Input((8, 12, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)

@@ -1,9 +1,12 @@
 """Bad input is one clear line, status 2, nothing half-written."""
 
+import os
 import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from keras_vit_export import convert
 from keras_vit_export.arguments import check_writable, write_together
 from keras_vit_export.cli import main
 
@@ -77,6 +80,49 @@ def test_a_report_that_can_not_be_written_leaves_nothing(saved, tmp_path, capfd)
     assert not list(tmp_path.glob("m.tflite*"))
     with pytest.raises(ValueError, match="the same name"):
         check_writable(tmp_path / "a", tmp_path / "b/../a")
+
+
+def test_only_regular_files_that_are_not_read_are_replaced(saved, tmp_path, capfd):
+    before = saved.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    evaluate = ("evaluate", saved, "--dataset", "digits", "--confusion")
+    line = complaint(capfd, *evaluate, tmp_path / "pipe")
+    assert line.endswith("pipe' is no regular file.")
+    assert (tmp_path / "pipe").is_fifo()
+    image = tmp_path / "a.png"
+    link = tmp_path / "link"
+    link.symlink_to(saved)
+    for command in (
+        (*evaluate, saved),
+        (*evaluate, link),
+        ("benchmark", saved, "--dataset", "digits", "--html", saved),
+        ("export", saved, "--output", tmp_path / "m.tflite", "--json", saved),
+        ("classify", saved, image, "--json", image),
+        ("classify", saved, tmp_path, "--output", saved),
+        ("inspect", "m.tflite", "--json", "m.tflite"),
+        ("explain", saved, image, "--output", image),
+        ("features", saved, image, "--output", tmp_path / "f.npz", "--json", saved),
+        ("export-weights", saved, "--output", tmp_path / "timm", "--json", saved),
+        ("web", saved, "--json", saved),
+    ):
+        assert complaint(capfd, *command).endswith("so it can't be written."), command
+    assert saved.read_bytes() == before
+
+
+def test_an_image_that_is_gone_is_one_line(saved, capfd, monkeypatch):
+    def gone(*_):
+        message = "OSError: 'a.png' is gone\nTraceback\n\nOSError: 'a.png' is gone\n\n"
+        raise tf.errors.UnknownError(None, None, message)
+
+    monkeypatch.setattr("keras_vit_export.report.evaluate", gone)
+    line = complaint(capfd, "evaluate", saved, "--dataset", "digits")
+    assert line == "keras-vit: 'a.png' is gone"
+
+
+def test_a_full_disk_is_not_the_models_fault():
+    said = "more room than there is. No space left"
+    with pytest.raises(OSError, match=said), convert._conversion():
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left")
 
 
 @pytest.mark.parametrize("place", [0, 1])

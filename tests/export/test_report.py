@@ -1,6 +1,7 @@
 """What a report says is what was measured."""
 
 import numpy as np
+import pytest
 from keras_vit_export.report import measure, median_latency_ms
 
 
@@ -26,9 +27,18 @@ def test_agreement_is_with_the_keras_model_and_top1_with_the_labels(images):
     assert len({0.0, 1.0, report.agreement, report.top1}) == 4
 
 
-def test_latencies_are_medians_taken_in_turn():
-    order = []
-    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+def test_latencies_are_medians_taken_in_turn(monkeypatch):
+    order, now = [], 0.0
+    # Milliseconds of each call: five turns warm up, and the first of two isn't timed.
+    rest = {"a": iter([50] * 11 + [9, 50, 1, 50, 3]), "b": iter([50] * 11 + [2] * 5)}
+
+    def run(name):
+        nonlocal now
+        order.append(name)
+        now += next(rest[name]) / 1000
+
+    monkeypatch.setattr("keras_vit_export.report.time.perf_counter", lambda: now)
+    runs = {name: lambda name=name: run(name) for name in "ab"}
     medians = median_latency_ms(runs, rounds=3)
     assert order == list("aabb") * 8
-    assert all(value >= 0 for value in medians.values())
+    assert medians == pytest.approx({"a": 3.0, "b": 2.0})
