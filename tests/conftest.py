@@ -68,6 +68,13 @@ def pictures_off():
         yield
 
 
+def split_at(images, validation, test):
+    """Images of two classes in turn; validation and test begin at these rows."""
+    rows = np.split(np.arange(len(images)), [validation, test])
+    rows = dict(zip(("train", "validation", "test"), rows, strict=True))
+    return array_source("noise", ["a", "b"], images, np.arange(len(images)) % 2, rows)
+
+
 def events_in(folder):
     """Tag -> {step: value} of the event files in a folder."""
     found = {}

@@ -14,9 +14,8 @@ import tensorflow as tf
 import keras_vit
 from keras_vit import callbacks, cluster, distribution, runs
 from keras_vit.data import find_source
-from keras_vit.pipeline import array_source
 from tests import processes
-from tests.conftest import pictures_off
+from tests.conftest import pictures_off, split_at
 from tests.test_cluster import free_ports
 
 EPOCHS = 3
@@ -140,9 +139,8 @@ def train_unevenly():
         mlp_dim=12,
         num_classes=2,
     )
-    images, rows = np.zeros((16, 8, 8, 1), "uint8"), np.split(np.arange(16), [8, 15])
-    rows = dict(zip(("train", "validation", "test"), rows, strict=True))
-    source = array_source("black", ["a", "b"], images, np.arange(16) % 2, rows)
+    images = np.zeros((16, 8, 8, 1), "uint8")
+    source = split_at(images, 8, 15)
     recipe = keras_vit.TrainingRecipe(epochs=1)
     with strategy.scope():
         model = keras_vit.build_vit(config)

@@ -22,7 +22,7 @@ from keras_vit import checkpoints
 from keras_vit.callbacks import Checkpoints
 from keras_vit_files import whole_file
 from tests import processes
-from tests.conftest import events_in, pictures_off, xla_off
+from tests.conftest import events_in, pictures_off, split_at, xla_off
 
 
 def run(folder, **options):
@@ -40,11 +40,7 @@ def run_compiled(
     """Trains a tiny model with dropout, averaged weights and random images."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8")
-    parts = np.split(np.arange(48), [28, 28 + validation])
-    rows = dict(zip(("train", "validation", "test"), parts, strict=True))
-    source = keras_vit.pipeline.array_source(
-        "noise", ["a", "b"], images, np.arange(48) % 2, rows
-    )
+    source = split_at(images, 28, 28 + validation)
     keras.utils.set_random_seed(seed)
     config = keras_vit.ViTConfig(
         image_size=8,

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = importlib.import_module(f"keras_vit_export.{options.module}")
         return getattr(module, options.function or options.command)(options)
     except KeyboardInterrupt as interruption:
-        return _complain(f"interrupted. {interruption}".strip(), 130)
+        return _complain(f"interrupted. {interruption}", 130)
     except BrokenPipeError:  # `keras-vit ... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE  # as of other programs; a training has not ended
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         os._exit(2)  # TensorFlow would crash when it tidies up
     except (ValueError, OSError, RuntimeError) as error:
-        return _complain(" ".join(str(error).split()), 2)
+        return _complain(str(error), 2)
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
     return status
 
 

@@ -200,11 +200,11 @@ def _conversion() -> Iterator[None]:
     logger.setLevel("WARNING")  # not where its temporary folder is
     try:
         yield
-    except (OSError, tf.errors.ResourceExhaustedError) as error:  # a full disk
-        reason = " ".join(str(error).split())[:300]
-        raise OSError(f"Converting takes more room than there is. {reason}") from error
     except Exception as error:  # the converter's errors have no common class
         reason = " ".join(str(error).split())[:300]
+        if isinstance(error, (OSError, tf.errors.ResourceExhaustedError)):
+            said = f"Converting takes more room than there is. {reason}"
+            raise OSError(said) from error
         raise RuntimeError(
             f"TFLite's builtin operations can't express this model. {reason}"
         ) from error
