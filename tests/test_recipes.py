@@ -78,8 +78,10 @@ def apart(function, recipe, size, precision):
     That is half a gigabyte for a Ti.
     """
     needed, free = NEEDED_GB.get(size, 0), available_memory()
+    if recipe == "linear_probe":
+        needed /= 2.5  # gradients and moments are the head's alone
     if free is None or free < needed * 1e9:
-        pytest.skip(f"{size} needs {needed} GB of free memory")
+        pytest.skip(f"{size} needs {needed:.0f} GB of free memory")
     process = processes.start(function, recipe, size, precision)
     assert processes.finished(process, timeout=600) == 0
 
