@@ -2,6 +2,10 @@
 
 All of them are builtins of TFLite, of rank 4 and below, laid out for few TRANSPOSE and
 RESHAPE. Names of operations become names of the file's tensors: recipes match them.
+
+Every accelerator gets the same graph, so nothing rests on how one of them reads a shape:
+tokens are `(1, n, d)` and heads `(1, h, n, e)`, a batch of one image, and a constant of
+an elementwise operation has the rank of what it meets (`layout.py` says why).
 """
 
 import numpy as np
@@ -24,7 +28,7 @@ NORMED = "normed"
 
 def logits(graph: Graph, image: tf.Tensor) -> tf.Tensor:
     """One image `(1, height, width, c)`, pixels in 0..255 -> logits `(1, classes)`."""
-    x = embed(graph, image)  # (n, d)
+    x = embed(graph, image)  # (1, n, d)
     *first, attention, mlp = graph.branches
     for branch in first:
         x = add_branch(x, branch)
@@ -37,22 +41,22 @@ def logits(graph: Graph, image: tf.Tensor) -> tf.Tensor:
 def embed(graph: Graph, image: tf.Tensor) -> tf.Tensor:
     """Pixels -> patch tokens with positions, after the prefix tokens."""
     if graph.mean is not None:
-        image = tf.subtract(image, _constant(graph.mean), name="mean")
+        image = tf.subtract(image, _meeting(image, graph.mean), name="mean")
     if graph.scale is not None:
-        image = tf.multiply(image, _constant(graph.scale), name="scaling")
+        image = tf.multiply(image, _meeting(image, graph.scale), name="scaling")
     for index, convolution in enumerate(graph.stem):
         image = tf.nn.relu(_convolve(image, convolution, 1, f"stem_{index}"))
         image = tf.nn.max_pool2d(image, 3, 2, "SAME", name=f"stem_{index}_pool")
     side = graph.patches.kernel.shape[0]
     grid = _convolve(image, graph.patches, side, "patches")
-    x = tf.reshape(grid, (-1, grid.shape[-1]))  # (n, d)
-    positions, prefix = _constant(graph.positions), _constant(graph.prefix)
+    x = tf.reshape(grid, (1, -1, grid.shape[-1]))  # (1, n, d)
     if not graph.positions_cover_prefix:
-        x = tf.add(x, positions, name="positions")
+        x = tf.add(x, _meeting(x, graph.positions), name="positions")
     if len(graph.prefix):
-        x = tf.concat([prefix, x], axis=0, name="prefix_tokens")
+        prefix = _meeting(x, graph.prefix)
+        x = tf.concat([prefix, x], axis=1, name="prefix_tokens")
     if graph.positions_cover_prefix:
-        x = tf.add(x, positions, name="positions")
+        x = tf.add(x, _meeting(x, graph.positions), name="positions")
     return x
 
 
@@ -68,12 +72,12 @@ def add_branch(
         y = _attend(read_tokens, normed, branch.layer, branch.name)
         x = x if read is None else _rows(x, *read)
     if branch.scale is not None:
-        y = tf.multiply(y, _constant(branch.scale), name=f"{branch.name}_scale")
+        y = tf.multiply(y, _meeting(y, branch.scale), name=f"{branch.name}_scale")
     return tf.add(x, y, name=f"{branch.name}_add")
 
 
 def classify(x: tf.Tensor, graph: Graph, head: Head, index: int) -> tf.Tensor:
-    """Tokens `(n, d)` -> this head's part `(1, classes)` of the logits."""
+    """Tokens `(1, n, d)` -> this head's part `(1, classes)` of the logits."""
     suffix = "_distillation" if index else ""
 
     def norm(x):
@@ -86,6 +90,7 @@ def classify(x: tf.Tensor, graph: Graph, head: Head, index: int) -> tf.Tensor:
         x = norm(_pool_tokens(x, graph))
     else:
         x = _pool_tokens(norm(x), graph)
+    x = tf.reshape(x, (1, x.shape[-1]))
     activation = tf.tanh if graph.head_activation == "tanh" else tf.nn.gelu
     *hidden, last = head.layers
     for number, dense in enumerate(hidden):
@@ -94,43 +99,46 @@ def classify(x: tf.Tensor, graph: Graph, head: Head, index: int) -> tf.Tensor:
 
 
 def _pool_tokens(x, graph):
+    """`(1, n, d)` -> `(1, 1, d)`, or twice as wide for `"token_and_mean"`."""
     pool = graph.pool
     if pool.kind in ("mean", "token_and_mean"):
         first = len(graph.prefix) if graph.read is None else 0
-        patches = _rows(x, first, x.shape[0] - first)
-        mean = tf.reduce_mean(patches, axis=0, keepdims=True, name="pool")
+        patches = _rows(x, first, x.shape[1] - first)
+        mean = tf.reduce_mean(patches, axis=1, keepdims=True, name="pool")
         if pool.kind == "mean":
             return mean
-        return tf.concat([_rows(x, 0, 1), mean], axis=1, name="pool_both")
+        return tf.concat([_rows(x, 0, 1), mean], axis=2, name="pool_both")
     if pool.kind == "sequence":
-        weights = _project(x, pool.importance, "pool_importance")  # (n, 1)
-        weights = tf.nn.softmax(tf.reshape(weights, (1, 1, -1)), name="pool_weights")
-        # Of rank 3: two dimensions would become FULLY_CONNECTED with moving weights.
-        pooled = tf.matmul(weights, tf.reshape(x, (1, *x.shape)), name="pool_mix")
-        return tf.reshape(pooled, (1, x.shape[-1]))
-    pooled = _attend(_constant(pool.probe), x, pool.attention, "pool_attention")
+        weights = _project(x, pool.importance, "pool_importance")  # (1, n, 1)
+        weights = tf.reshape(weights, (1, 1, 1, -1))
+        weights = tf.nn.softmax(weights, name="pool_weights")
+        # Of rank 4, for a RESHAPE between the product and the norm that may follow.
+        mixed = tf.matmul(weights, tf.expand_dims(x, 1), name="pool_mix")
+        return tf.reshape(mixed, (1, 1, x.shape[2]))
+    probe = _constant(pool.probe[None])
+    pooled = _attend(probe, x, pool.attention, "pool_attention")
     normed = _normalize(pooled, pool.norm, "pool_norm")
     return tf.add(pooled, _feed_forward(normed, pool.mlp, "pool_mlp"), name="pool_add")
 
 
 def _attend(tokens, context, layer: Attention, name):
-    """Concat(head_1 .. head_h) W_o: `(n_q, d)` from `(n_q, d)` and `(n, d)`."""
+    """Concat(head_1 .. head_h) W_o: `(1, n_q, d)` from `(1, n_q, d)`, `(1, n, d)`."""
     if layer.scores is not None:
         (v,) = _heads(context, [layer.value], layer.num_heads, f"{name}_value")
-        scores = _project(context, layer.scores, f"{name}_scores")  # (n, h)
-        scores = tf.transpose(tf.reshape(scores, (1, *scores.shape)), (2, 0, 1))
+        scores = _project(context, layer.scores, f"{name}_scores")  # (1, n, h)
+        scores = tf.transpose(tf.expand_dims(scores, 1), (0, 3, 1, 2))  # (1, h, 1, n)
     else:
-        q, k, v = _queries_keys_values(tokens, context, layer, name)  # (h, n, e)
+        q, k, v = _queries_keys_values(tokens, context, layer, name)  # (1, h, n, e)
         if layer.query_norm:
             q = _normalize(q, layer.query_norm, f"{name}_query_norm")
             k = _normalize(k, layer.key_norm, f"{name}_key_norm")
         if layer.scale != 1.0:
-            q = tf.multiply(q, _constant(layer.scale), name=f"{name}_scaling")
-        scores = tf.matmul(q, k, transpose_b=True, name=f"{name}_scores")  # (h, n_q, n)
-    weights = tf.nn.softmax(scores, name=f"{name}_weights")
-    mixed = tf.matmul(weights, v, name=f"{name}_mix")  # (h, n_q, e)
-    mixed = tf.transpose(mixed, (1, 0, 2), name=f"{name}_heads")
-    mixed = tf.reshape(mixed, (mixed.shape[0], -1))  # (n_q, d)
+            q = tf.multiply(q, _meeting(q, layer.scale), name=f"{name}_scaling")
+        scores = tf.matmul(q, k, transpose_b=True, name=f"{name}_scores")
+    weights = tf.nn.softmax(scores, name=f"{name}_weights")  # (1, h, n_q, n)
+    mixed = tf.matmul(weights, v, name=f"{name}_mix")  # (1, h, n_q, e)
+    mixed = tf.transpose(mixed, (0, 2, 1, 3), name=f"{name}_heads")
+    mixed = tf.reshape(mixed, (1, mixed.shape[1], -1))  # (1, n_q, d)
     return _project(mixed, layer.output, f"{name}_output")
 
 
@@ -149,20 +157,20 @@ def _queries_keys_values(tokens, context, layer, name):
 
 
 def _heads(x, parts: list[Dense], num_heads, name):
-    """Each part's product with x, as heads: `(h, n, e)`, with one TRANSPOSE for all."""
+    """Each part's product with x, as heads `(1, h, n, e)`: one TRANSPOSE for all."""
     dense = Dense(
         np.concatenate([part.kernel for part in parts], axis=1),
         np.concatenate([part.bias for part in parts]),
     )
     x = _project(x, dense, name)
     heads = len(parts) * num_heads
-    x = tf.reshape(x, (x.shape[0], heads, x.shape[1] // heads))
-    x = tf.transpose(x, (1, 0, 2), name=f"{name}_heads")
-    return tf.split(x, len(parts), name=f"{name}_split") if len(parts) > 1 else [x]
+    x = tf.reshape(x, (1, x.shape[1], heads, x.shape[2] // heads))
+    x = tf.transpose(x, (0, 2, 1, 3), name=f"{name}_heads")
+    return tf.split(x, len(parts), 1, name=f"{name}_split") if len(parts) > 1 else [x]
 
 
 def _feed_forward(x, layer: FeedForward, name):
-    hidden = _project(x, layer.hidden, f"{name}_hidden")  # (n, m)
+    hidden = _project(x, layer.hidden, f"{name}_hidden")  # (1, n, m)
     if layer.hidden_value is not None:
         gate = tf.multiply(hidden, tf.sigmoid(hidden), name=f"{name}_silu")
         value = _project(x, layer.hidden_value, f"{name}_hidden_value")
@@ -179,13 +187,13 @@ def _normalize(x, norm: Norm, name):
         if not norm.centred:
             x = tf.subtract(x, tf.reduce_mean(x, axis=-1, keepdims=True))
         variance = tf.reduce_mean(tf.multiply(x, x), axis=-1, keepdims=True)
-        deviation = tf.math.rsqrt(tf.add(variance, norm.epsilon))
+        deviation = tf.math.rsqrt(tf.add(variance, _meeting(variance, norm.epsilon)))
         if norm.gamma is not None:
             # First, since the converter folds a constant that meets a dense layer.
-            x = tf.multiply(x, _constant(norm.gamma), name="gamma")
+            x = tf.multiply(x, _meeting(x, norm.gamma), name="gamma")
         x = tf.multiply(x, deviation, name=NORMED)
         if norm.beta is not None:
-            x = tf.add(x, _constant(norm.beta), name="beta")
+            x = tf.add(x, _meeting(x, norm.beta), name="beta")
     return x
 
 
@@ -202,9 +210,15 @@ def _convolve(image, convolution: Convolution, stride, name):
 
 
 def _rows(x, first, count):
-    if (first, count) == (0, x.shape[0]):
+    if (first, count) == (0, x.shape[1]):
         return x
-    return tf.slice(x, (first, 0), (count, x.shape[1]))
+    return tf.slice(x, (0, first, 0), (1, count, x.shape[2]))
+
+
+def _meeting(x, array) -> tf.Tensor:
+    """A constant that is joined with x elementwise: of x's rank, whatever its own."""
+    array = np.asarray(array)
+    return _constant(array.reshape((1,) * (x.shape.rank - array.ndim) + array.shape))
 
 
 def _constant(array) -> tf.Tensor:

@@ -106,6 +106,17 @@ def _news(chosen, row, index, missing):
 COVERING = covering_set()
 
 
+def check_layout(content):
+    """Nothing in a `.tflite` leaves a GPU to guess how a shape is meant."""
+    from keras_vit_export.layout import ELEMENTWISE, pitfalls, read_operands
+
+    assert not pitfalls(content)
+    for kind, output, operands in read_operands(content):
+        if kind in ELEMENTWISE:
+            ranks = {len(it.shape) for it in operands}
+            assert len(ranks) == 1, (output, operands)
+
+
 @pytest.fixture(scope="session")
 def pixels():
     return np.random.default_rng(1).integers(0, 256, (16, 8, 12, 3)).astype("uint8")

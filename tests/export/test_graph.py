@@ -4,17 +4,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_vit_export import calibration
 from keras_vit_export import graph as inference
 from keras_vit_export.activations import logits_name, read_all
 from keras_vit_export.convert import convert_graph, read_origin
 from keras_vit_export.forward import logits
 from keras_vit_export.graph import Attention
 from keras_vit_export.inspection import read_graph, read_operations
+from keras_vit_export.quantization import quantize
+from keras_vit_export.recipes import MIN_MAX, RECIPES
 from keras_vit_export.rewrites import REWRITES, rewrite
 
 from keras_vit import build_vit
 
-from .conftest import COVERING
+from .conftest import COVERING, check_layout
 
 # TFLite builtins that phones, GPUs and NPUs take; and none that selects or fills.
 ALLOWED = {
@@ -85,6 +88,18 @@ def test_any_rewrite_can_be_switched_off(missing, make, image):
         assert differences(model, image)(graph) <= 1e-5
 
 
+def quickly_quantized(content, recipe, pixels):
+    """By a recipe, without choosing how."""
+    if recipe.roundings:
+        return quantize(content, recipe.rounded(MIN_MAX))
+    if not recipe.calibrated:
+        return quantize(content, recipe)
+    statistics = calibration.collect(content, pixels)
+    operations = read_operations(content)
+    ranges = calibration.ranges(statistics, operations, recipe, "min_max")
+    return quantize(content, recipe, ranges)
+
+
 # XNNPACK's own exp and tanh: single precision, but not TensorFlow's rounding. The
 # largest of the set was 4e-6 when this was written.
 TFLITE_BOUND = 3e-5
@@ -99,6 +114,10 @@ def test_the_float32_file_of_every_option_is_the_keras_model(index, make, pixels
     assert kinds <= ALLOWED, kinds - ALLOWED
     ranks = [len(t.shape) for t in read_graph(content).subgraphs[0].tensors]
     assert max(ranks) <= 4
+    check_layout(content)
+    # Recipes meet every option, in turn.
+    recipe = list(RECIPES.values())[index % len(RECIPES)]
+    check_layout(quickly_quantized(content, recipe, pixels))
     expected = model.predict_on_batch(pixels.astype("float32"))
     softmax = np.allclose(expected.sum(axis=-1), 1.0, atol=1e-3)
     name = operations[-1].outputs[0] if softmax else logits_name(operations)
@@ -185,9 +204,9 @@ def test_the_last_block_computes_what_the_head_reads(fields, tokens, make):
     content = convert_graph(rewrite(inference.read(make(**fields))))
     graph = read_graph(content)
     shapes = {t.name.decode(): list(t.shape) for t in graph.subgraphs[0].tensors}
-    assert shapes["block_01_mlp_add"] == [tokens, 8]
+    assert shapes["block_01_mlp_add"] == [1, tokens, 8]
     prefix = 2 if "distillation_token" in fields else 1
-    assert shapes["block_00_mlp_add"] == [6 + prefix, 8]
+    assert shapes["block_00_mlp_add"] == [1, 6 + prefix, 8]
 
 
 def test_keys_lose_their_bias_only_where_softmax_ignores_it(make):
