@@ -42,13 +42,17 @@ RANKS = [
     {
         "keras_vit_export.recipes",
         "keras_vit_export.metadata",
+        "keras_vit_export.accelerators",
         "keras_vit_export.inspection",
+        "keras_vit_export.interpreters",
         "keras_vit_export.packing",
+        "keras_vit_export.self_test",
         "keras_vit_export.terminal",
     },
     {
         "keras_vit_export.activations",
         "keras_vit_export.description",
+        "keras_vit_export.layout",
         "keras_vit_export.runtime",
     },
     {"keras_vit_export.classifiers", "keras_vit_export.graph"},

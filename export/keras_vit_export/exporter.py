@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
-from keras_vit_export import calibration, metadata, sensitivity
+from keras_vit_export import calibration, metadata, self_test, sensitivity
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (
@@ -26,6 +26,7 @@ from keras_vit_export.description import describe
 from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
 from keras_vit_export.inspection import read_operations
+from keras_vit_export.layout import pitfalls
 from keras_vit_export.quantization import protect, quantize, skipped
 from keras_vit_export.recipes import (
     DEFAULT_RECIPE,
@@ -311,7 +312,17 @@ class Exporter:
                 figure: getattr(reports[name], figure)
                 for figure in ("recipe", "top1", "agreement", "images")
             }
-            contract = {"preprocessing": reference.preprocessing, **figures}
+            test = self_test.make_self_test(
+                lambda image, name=name: candidates[name].probabilities([image])[0],
+                reference.model.input_shape[1:],
+                made.recipe.tolerance,
+                metadata.digest(contents[name]),
+            )
+            contract = {
+                "preprocessing": reference.preprocessing,
+                **figures,
+                self_test.KEY: test.as_dict(),
+            }
             files[name] = metadata.attach(
                 contents[name], reference.class_names, contract
             )
@@ -337,6 +348,7 @@ class Exporter:
             "chosen": made.method,
             "smoothed": made.smoothed,
             "protected": made.protected,
+            "pitfalls": pitfalls(made.content),
         }
 
     def _layer_snr_db(self, made: Export) -> dict[str, float]:

@@ -30,13 +30,18 @@ def attach(model: bytes, class_names: Sequence[str], contract: dict[str, Any]) -
         class_names: Name of each class, or none.
         contract: `"preprocessing"` and whatever else describes the file; JSON types.
     """
-    contract = contract | {"sha256": hashlib.sha256(model).hexdigest()}
+    contract = contract | {"sha256": digest(model)}
     buffer = io.BytesIO(model)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         if class_names:
             archive.writestr(_entry(LABELS), "\n".join(class_names) + "\n")
         archive.writestr(_entry(CONTRACT), json.dumps(contract, indent=1))
     return buffer.getvalue()
+
+
+def digest(model: bytes) -> str:
+    """SHA-256 of a flatbuffer, in hexadecimal digits."""
+    return hashlib.sha256(model).hexdigest()
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
@@ -65,7 +70,7 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
         end = min((it.header_offset for it in archive.infolist()), default=None)
     # The archive has checksums of its own, the flatbuffer has none: a weight that
     # changed on its way would only be a worse answer.
-    found = hashlib.sha256(model[:end]).hexdigest()
+    found = digest(model[:end])
     if contract.get("sha256", found) != found:
         raise DamagedError("its SHA-256 is not that of the model that was written.")
     return tuple(labels.rstrip("\n").split("\n")) if labels else (), contract

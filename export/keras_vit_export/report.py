@@ -59,6 +59,8 @@ class Report:
         chosen: How the ranges of activations, or 4-bit weights, were chosen, or empty.
         smoothed: Names of the branches whose norm shares a scale with its readers.
         protected: Operations kept in higher precision.
+        pitfalls: Operations that some GPU answers wrongly or refuses, with the reason,
+            by name; none in graphs of ours.
         environment: Hardware and versions.
     """
 
@@ -85,6 +87,7 @@ class Report:
     chosen: str = ""
     smoothed: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
+    pitfalls: dict[str, str] = dataclasses.field(default_factory=dict)
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -355,6 +358,8 @@ def details(report: Report) -> str:
     )
     for kind, count in report.skipped.items():
         lines.append(f"Left in floats, since the quantizer has no rule: {count} {kind}")
+    for name, reason in report.pitfalls.items():
+        lines.append(f"A GPU may answer wrongly: {name}, {reason}")
     if report.not_rewritten:
         lines.append(f"Not rewritten: {report.not_rewritten}")
     if report.chosen:

@@ -1,47 +1,25 @@
 """Runs an exported model: NumPy, Pillow and ai-edge-litert, no TensorFlow.
 
-`tflite_runtime` takes ai-edge-litert's place where that is what is installed. Its last
-release, 2.14, reads one scale of a weight where we store one for each output.
+`tflite_runtime` takes ai-edge-litert's place where that is what is installed.
 """
 
 import dataclasses
-import os
 import pathlib
-import signal
 import statistics
-import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_vit_export import inspection, metadata
+from keras_vit_export import accelerators, inspection, interpreters, metadata
+from keras_vit_export.self_test import UselessError, Verdict, find_self_test
 from keras_vit_files import existing_file
 from keras_vit_pixels import fit_array, fit_image, open_image
-
-_PATIENCE = 20  # seconds for the first run of a file that may be damaged
-# What that run is: all that a classifier does.
-_TRIAL = """
-import sys
-from keras_vit_export.runtime import Classifier
-
-class Trial(Classifier):
-    def _try_in_a_child(self, content, num_threads):
-        pass
-
-try:
-    Trial(sys.stdin.buffer.read(), int(sys.argv[1])).benchmark(1)
-except ValueError as error:
-    sys.exit(str(error))
-"""
-
-
-class _RefusedInChildError(ValueError):
-    """What a child says of a model, after its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +48,38 @@ class Classifier:
     Args:
         model: Path of the file, or its bytes.
         num_threads: Threads of the interpreter.
+        accelerator: `"cpu"`; `"gpu"`; or `"auto"` for the fastest that passes the
+            file's self-test, which is said in one line.
+        self_test: Whether the file must pass its self-test where it runs, which costs
+            one inference; under `"auto"` it must. A file that carries none runs on the
+            CPU as it is, and on a GPU with a warning.
+
+    Attributes:
+        accelerator: What it runs on, `"cpu"` or `"gpu"`.
+        verdict: Of the self-test there, or `None` if there was none.
 
     Raises:
-        ValueError: If the file is missing, damaged, cut off, or no image classifier.
-        RuntimeError: If there is no interpreter.
+        ValueError: If the file is missing, damaged, cut off, or no image classifier, or
+            fails its self-test.
+        RuntimeError: If there is no interpreter, or not the accelerator that was asked
+            for.
     """
 
-    def __init__(self, model: str | pathlib.Path | bytes, num_threads: int = 1):
+    def __init__(
+        self,
+        model: str | pathlib.Path | bytes,
+        num_threads: int = 1,
+        *,
+        accelerator: str = "cpu",
+        self_test: bool = True,
+    ):
         if num_threads < 1:
             raise ValueError(f"num_threads must be positive. Received: {num_threads}")
+        if accelerator not in accelerators.CHOICES:
+            raise ValueError(
+                f"accelerator must be one of {', '.join(accelerators.CHOICES)}. "
+                f"Received: {accelerator!r}"
+            )
         name = "The model" if isinstance(model, bytes) else f"'{model}'"
         content = (
             model if isinstance(model, bytes) else existing_file(model).read_bytes()
@@ -90,33 +91,108 @@ class Classifier:
         self.content = content
         self.preprocessing = self._rule(name)
         self.class_names = self._told_apart(int(self._output["shape"][-1]))
+        self.accelerator, self.verdict = "cpu", None
+        self._gpu: accelerators.Gpu | None = None
+        try:
+            self.self_test = find_self_test(self.contract, len(self.class_names))
+        except UselessError as error:
+            raise ValueError(f"{name} is damaged: {error}") from error
+        if accelerator == "auto":
+            print(f"{name} runs on {self._take_fastest(name)}", file=sys.stderr)
+        elif accelerator == "gpu":
+            self._take_gpu(name, self_test)
+        elif self_test and self.self_test is not None:
+            self.verdict = self._judged(name, "CPU")
+
+    def judge(self, probabilities: np.ndarray) -> Verdict:
+        """Holds an answer to `test_image` against the one that the file carries."""
+        return self.self_test.judge(probabilities)
+
+    @property
+    def test_image(self) -> np.ndarray:
+        """The self-test's pattern, uint8 `(height, width, c)`; black without one."""
+        shape = tuple(map(int, self._input["shape"][1:]))
+        if self.self_test is None:
+            return np.zeros(shape, "uint8")
+        return self.self_test.pattern.draw(shape)
+
+    def attempt(self, images: np.ndarray | None = None) -> accelerators.Trial:
+        """What the model does on the GPU, tried in a process of its own.
+
+        Args:
+            images: Pixels `(count, height, width, c)`; `test_image` if not given.
+        """
+        images = self.test_image[None] if images is None else images
+        trial = accelerators.attempt(self.content, images)
+        if trial.rows is None:
+            return trial
+        return dataclasses.replace(trial, rows=self._as_probabilities(trial.rows))
+
+    def _judged(self, name: str, place: str) -> Verdict:
+        """The verdict of the self-test where the model runs now.
+
+        Raises:
+            ValueError: If it fails, with both answers.
+        """
+        verdict = self.judge(self._run(self.test_image))
+        if not verdict.passed:
+            raise ValueError(
+                f"{name} fails its self-test on the {place}: "
+                f"{verdict.explain(self.class_names)}."
+            )
+        return verdict
+
+    def _take_gpu(self, name: str, check: bool) -> None:
+        """Moves to the GPU, once a process of its own has shown that it lives there."""
+        trial = self.attempt()
+        if trial.rows is None:
+            raise RuntimeError(f"{name} can't run on the GPU: {trial.reason}.")
+        self._gpu, self.accelerator = accelerators.Gpu(self.content), "gpu"
+        if check and self.self_test is None:
+            warnings.warn(
+                f"{name} carries no self-test: what the GPU answers is unchecked.",
+                stacklevel=3,
+            )
+        elif check:
+            self.verdict = self._judged(name, "GPU")
+
+    def _take_fastest(self, name: str) -> str:
+        """Takes the fastest accelerator that passes the self-test, and says why."""
+        if self.self_test is None:
+            return "the CPU: it carries no self-test to try others with."
+        self.verdict = self._judged(name, "CPU")
+        trial = self.attempt()
+        if trial.rows is None:
+            return f"the CPU, not on the GPU: {trial.reason}."
+        verdict = self.judge(trial.rows[0])
+        if not verdict.passed:
+            told = verdict.explain(self.class_names)
+            return f"the CPU: the GPU fails the self-test, {told}."
+        times = {"cpu": self.benchmark(10).median_ms, "gpu": trial.ms}
+        said = f"CPU {times['cpu']:.2f} ms, GPU {times['gpu']:.2f} ms"
+        if accelerators.fastest(times) == "cpu":
+            return f"the CPU, which is faster: {said}."
+        self._gpu, self.accelerator = accelerators.Gpu(self.content), "gpu"
+        self.verdict = self._judged(name, "GPU")
+        return f"the GPU, which passes the self-test: {said}."
 
     def _load(self, content: bytes, num_threads: int, name: str) -> None:
-        interpreter = _interpreter()
-        old = interpreter.__module__.startswith("tflite_runtime")
+        interpreter = interpreters.find()
         try:
             self.class_names, self.contract = metadata.read(content)
-            if old and "sha256" not in self.contract:
-                self._try_in_a_child(content, num_threads)
-            self._interpreter = interpreter(
-                model_content=content, num_threads=num_threads
+            is_whole = "sha256" in self.contract
+            self._interpreter = interpreters.start(
+                interpreter, content, num_threads, is_whole
             )
-            self._interpreter.allocate_tensors()
         except metadata.DamagedError as error:
             raise ValueError(f"{name} is damaged: {error}") from error
-        except _RefusedInChildError as error:
+        except interpreters.RefusedError as error:
             raise ValueError(f"{name}{error}") from error
         except Exception as error:  # a cut-off file fails in many places
             reason = " ".join(str(error).split())[:200]
             raise ValueError(
                 f"{name} is cut off or is no TFLite model. {reason}"
             ) from error
-        if old and self._is_mixed():
-            raise ValueError(
-                f"{name} has dense layers of integer weights with several scales, and "
-                "float values, which tflite_runtime computes wrongly: install "
-                "ai-edge-litert, or export with --compat 2.14 (not int4)."
-            )
 
     def _told_apart(self, count: int) -> tuple[str, ...]:
         """A name of its own for each class: other exporters' ImageNet has two cranes."""
@@ -128,35 +204,6 @@ class Classifier:
             f"{name} ({index})" if counts[name] > 1 else name
             for index, name in enumerate(names)
         )
-
-    def _try_in_a_child(self, content: bytes, num_threads: int) -> None:
-        """Runs a model once in a process of its own.
-
-        tflite_runtime does not verify what it reads: of files that were cut off, most
-        end the process. Those that carry their digest are whole.
-
-        Raises:
-            ValueError: If the process was ended by a signal, or hangs, or refuses it.
-        """
-        try:
-            child = subprocess.run(
-                [sys.executable, "-c", _TRIAL, str(num_threads)],
-                input=content,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-                capture_output=True,
-                timeout=_PATIENCE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ValueError(f"It does not answer in {_PATIENCE} seconds.") from None
-        if child.returncode < 0:
-            name = signal.Signals(-child.returncode).name
-            raise ValueError(f"It ends a process by {name}.")
-        if child.returncode:
-            *_, line = child.stderr.decode(errors="replace").strip().splitlines()
-            if line.startswith("The model"):
-                raise _RefusedInChildError(line.removeprefix("The model"))
-            raise ValueError(f"Where it was tried: {line}")
 
     def _check(self, name: str) -> tuple[dict, dict]:
         """The one input and the one output, if they are an image classifier's."""
@@ -177,16 +224,6 @@ class Classifier:
                 f"ranks {ranks}, types {types}"
             )
         return inputs[0], outputs[0]
-
-    def _is_mixed(self) -> bool:
-        """Whether a dense layer gives floats from integers of more than one scale."""
-        tensors = {it["index"]: it for it in self._interpreter.get_tensor_details()}
-        return any(
-            np.issubdtype(tensors[it["outputs"][0]]["dtype"], np.floating)
-            and len(tensors[it["inputs"][1]]["quantization_parameters"]["scales"]) > 1
-            for it in self._interpreter._get_ops_details()
-            if it["op_name"] == "FULLY_CONNECTED"
-        )
 
     def _rule(self, name: str) -> dict[str, Any]:
         """How images are fitted; a plain stretch where the file does not say."""
@@ -293,17 +330,23 @@ class Classifier:
         return inspection.operations(self.content)
 
     def _run(self, image: np.ndarray) -> np.ndarray:
-        pixels = np.asarray(image, self._input["dtype"])[None]
         with self._turn:
-            self._interpreter.set_tensor(self._input["index"], pixels)
-            try:
-                self._interpreter.invoke()
-            except RuntimeError as error:  # damage that no digest could tell
-                reason = " ".join(str(error).split())[:200]
-                raise ValueError(f"The model can't be run. {reason}") from error
-            row = self._interpreter.get_tensor(self._output["index"])[0]
+            row = self._on_cpu(image) if self._gpu is None else self._gpu(image)
         if not np.isfinite(row).all():
             raise ValueError("The model can't be run. It gives NaN or infinity.")
+        return self._as_probabilities(row)
+
+    def _on_cpu(self, image: np.ndarray) -> np.ndarray:
+        pixels = np.asarray(image, self._input["dtype"])[None]
+        self._interpreter.set_tensor(self._input["index"], pixels)
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:  # damage that no digest could tell
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"The model can't be run. {reason}") from error
+        return self._interpreter.get_tensor(self._output["index"])[0]
+
+    def _as_probabilities(self, row: np.ndarray) -> np.ndarray:
         scale, zero_point = self._output["quantization"]
         if not scale:
             return row
@@ -316,16 +359,3 @@ def most_probable(
     """Names and probabilities of the first `count` classes, the largest first."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(class_names[i], float(probabilities[i])) for i in order]
-
-
-def _interpreter() -> type:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        try:
-            from tflite_runtime.interpreter import Interpreter
-        except ImportError:
-            raise RuntimeError(
-                "There is no interpreter of .tflite files: pip install ai-edge-litert"
-            ) from None
-    return Interpreter

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from keras_vit_export import Classifier, metadata, runtime
+from keras_vit_export import Classifier, interpreters, metadata
 from keras_vit_export.exporter import export
 from PIL import Image
 
@@ -294,8 +294,8 @@ def test_a_file_that_ends_or_holds_a_process_is_one_line(
         path = tmp_path / (f"{name}.py" if "/" in name else f"{name}/__init__.py")
         path.parent.mkdir(exist_ok=True)
         path.write_text(code)
-    monkeypatch.setattr(runtime, "_PATIENCE", 2 if "sleep" in end else 60)
-    monkeypatch.setattr(runtime, "_interpreter", lambda: OldInterpreter)
+    monkeypatch.setattr(interpreters, "_PATIENCE", 2 if "sleep" in end else 60)
+    monkeypatch.setattr(interpreters, "find", lambda: OldInterpreter)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     Classifier(content)  # has its digest
     with pytest.raises(ValueError, match=reason):

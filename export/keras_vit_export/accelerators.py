@@ -1,0 +1,211 @@
+"""Accelerators beside the CPU: LiteRT's `CompiledModel` on the GPU. NumPy and LiteRT only.
+
+A driver may refuse a model, compute part of it on the CPU, end the process or never
+answer. So a model is tried in a process of its own before it is loaded into this one.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import io
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+CHOICES = ("cpu", "gpu", "auto")
+# Seconds for compiling and running; a phone's driver takes some for its kernels.
+PATIENCE = 60.0
+WHOLLY, PARTLY, REFUSED, MISSING = "wholly", "partly", "refused", "missing"
+_ROUNDS = 5
+_CHILD = "from keras_vit_export.accelerators import answer_parent; answer_parent()"
+# What the log says where there is no device, and what people are told of it.
+_NO_DEVICE = {
+    r"No module named 'ai_edge_litert": "ai-edge-litert with its CompiledModel is needed",
+    r"cannot import name|unexpected keyword": "this ai-edge-litert is too old for it",
+    r"Couldn't load Vulkan: ([^\n]+)": "no Vulkan",
+    r"No adapters found": "no graphics adapter",
+    r"[Aa]ccelerator[^\n]* could not be loaded|No GPU accelerator|kLiteRtStatusErrorNotFound[^\n]*GPU": (
+        "this ai-edge-litert has no GPU accelerator"
+    ),
+}
+_UNSUPPORTED = re.compile(
+    r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ([^.\n]+)", re.MULTILINE
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What became of a model on an accelerator.
+
+    Attributes:
+        runs: `"wholly"`, `"partly"` (the rest on the CPU), `"refused"`, or `"missing"`
+            where this machine has no such accelerator.
+        reason: Why not wholly, in one line; empty if wholly.
+        rows: The output of each image as it came, `(images, classes)`, or `None`.
+        ms: Median milliseconds of an image, or `None`.
+    """
+
+    runs: str
+    reason: str = ""
+    rows: np.ndarray | None = None
+    ms: float | None = None
+
+
+class Gpu:
+    """A model on the GPU, in this process; what the GPU can't do goes to the CPU.
+
+    Args:
+        content: The `.tflite`, of one input and one output.
+        log: Whether LiteRT says what it does, some twenty lines.
+
+    Raises:
+        Exception: LiteRT's own, of any class.
+    """
+
+    def __init__(self, content: bytes, log: bool = False):
+        from ai_edge_litert.compiled_model import CompiledModel
+        from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+
+        both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
+        with contextlib.nullcontext() if log else _silent():
+            model = CompiledModel.from_buffer(content, hardware_accel=both)
+            self._held = [
+                model,
+                *model.create_input_buffers(0),
+                *model.create_output_buffers(0),
+            ]
+            (signature,) = model.get_signature_list()
+            (taken,) = model.get_input_tensor_details(signature).values()
+            (given,) = model.get_output_tensor_details(signature).values()
+            self._taken = np.dtype(taken["dtype"])
+            self._given = np.dtype(given["dtype"])
+            self._shape = tuple(taken["shape"])
+            self._count = int(np.prod(given["shape"]))
+            self(np.zeros(self._shape[1:]))  # the first is slower, and has a log too
+        self.wholly = model.is_fully_accelerated()
+        # LiteRT logs its end as well, which is best while Python can hold it back.
+        weakref.finalize(self, _release, self._held)
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """The output `(classes,)` as it comes, of pixels `(height, width, c)`.
+
+        Raises:
+            ValueError: If they have another shape.
+        """
+        if np.shape(pixels) != self._shape[1:]:
+            raise ValueError(
+                f"An image must have the model's shape {self._shape[1:]}. "
+                f"Received: {np.shape(pixels)}"
+            )
+        model, taken, given = self._held
+        taken.write(np.ascontiguousarray(pixels, self._taken).ravel())
+        model.run_by_index(0, [taken], [given])
+        return given.read(self._count, self._given.type).reshape(-1)
+
+
+def _release(held: list) -> None:
+    with _silent():
+        held.clear()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what C++ prints, to both streams, past Python's."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    saved = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C still holds for the streams
+        for number, copy in enumerate(saved, 1):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def attempt(content: bytes, images: np.ndarray, patience: float = PATIENCE) -> Trial:
+    """Runs images on the GPU in a process of its own.
+
+    Args:
+        content: The `.tflite`.
+        images: Pixels `(count, height, width, c)`, one or more.
+        patience: Seconds after which it is taken to hang.
+    """
+    given = io.BytesIO()
+    np.savez(given, model=np.frombuffer(content, np.uint8), images=images)
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", _CHILD],
+            input=given.getvalue(),
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            timeout=patience,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Trial(REFUSED, f"does not answer in {patience:g} seconds")
+    log = child.stderr.decode(errors="replace")
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        return Trial(REFUSED, f"ends the process by {name}")
+    if child.returncode:
+        return _failure(log)
+    found = np.load(io.BytesIO(child.stdout))
+    reason = "" if found["wholly"] else f"on the CPU: {unsupported(log)}"
+    runs = WHOLLY if found["wholly"] else PARTLY
+    return Trial(runs, reason, found["rows"], float(found["ms"]))
+
+
+def answer_parent() -> None:
+    """The other end of `attempt`: model and images from stdin, answers to stdout."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # LiteRT prints there too
+    given = np.load(io.BytesIO(sys.stdin.buffer.read()))
+    gpu = Gpu(given["model"].tobytes(), log=True)
+    rows = np.stack([gpu(image) for image in given["images"]])
+    times = []
+    for _ in range(_ROUNDS):
+        begin = time.perf_counter()
+        gpu(given["images"][0])
+        times.append(1000 * (time.perf_counter() - begin))
+    found = io.BytesIO()
+    np.savez(found, rows=rows, ms=statistics.median(times), wholly=gpu.wholly)
+    answers.write(found.getvalue())
+    answers.close()
+
+
+def _failure(log: str) -> Trial:
+    for pattern, words in _NO_DEVICE.items():
+        if found := re.search(pattern, log):
+            more = f" ({found[1]})" if found.groups() else ""
+            return Trial(MISSING, words + more)
+    lines = log.strip().splitlines() or ["it ends without a word"]
+    return Trial(REFUSED, unsupported(log) or " ".join(lines[-1].split())[:200])
+
+
+def unsupported(log: str) -> str:
+    """Operations that LiteRT's log names as not supported, with the reason of each."""
+    reasons = dict.fromkeys(_UNSUPPORTED.findall(log))
+    kinds: dict[str, list[str]] = {}
+    for kind, reason in reasons:
+        kinds.setdefault(reason.rstrip("."), []).append(kind)
+    return "; ".join(
+        f"{', '.join(sorted(set(it)))} ({why})" for why, it in kinds.items()
+    )
+
+
+def fastest(times: Mapping[str, float]) -> str:
+    """The accelerator with the fewest milliseconds; the first of equals."""
+    return min(times, key=times.get)
