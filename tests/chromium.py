@@ -11,7 +11,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 OPTIONS = [
     "--headless",
     "--no-sandbox",
-    "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -20,6 +19,9 @@ OPTIONS = [
     "--use-fake-device-for-media-stream",
     "--window-size=412,915",
 ]
+NO_GPU = ["--disable-gpu"]
+# In software, so that every machine has it; without floats of 16 bits.
+WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
 
 
 def missing():
@@ -37,14 +39,15 @@ def missing():
 
 
 @contextlib.contextmanager
-def started(profile):
+def started(profile, webgpu=False):
     """Selenium's driver of a Chromium with a folder for its profile."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
-    for option in [*OPTIONS, f"--user-data-dir={profile}"]:
+    chosen = [*OPTIONS, *(WEBGPU if webgpu else NO_GPU)]
+    for option in [*chosen, f"--user-data-dir={profile}"]:
         options.add_argument(option)
     service = Service(shutil.which("chromedriver"))
     with webdriver.Chrome(options=options, service=service) as driver:

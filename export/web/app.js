@@ -4,10 +4,8 @@
 import { openImage, readPixels } from "./pixels.js";
 
 const TOP = 5;
-// A run after a pause is slower, so short ones are repeated and the median is told.
-const RUNS = 5;
-const RUNS_MS = 100;
 const CAMERA_PAUSE_MS = 150; // leaves the page time to answer the user between frames
+const ACCELERATORS = { wasm: "WASM", webgpu: "WebGPU" };
 const byId = (id) => document.getElementById(id);
 const [models, picture, video, camera] = ["models", "picture", "video", "camera"].map(byId);
 
@@ -113,6 +111,9 @@ async function useModel(option) {
     used = option;
   } finally {
     models.selectedIndex = used ? used.index : -1;
+    byId("accelerator").textContent = classifier
+      ? `${ACCELERATORS[classifier.accelerator]}: ${classifier.reason}`
+      : "";
     enable(classifier !== null);
   }
   if (image) await show();
@@ -170,22 +171,15 @@ function view(element) {
 }
 
 async function show() {
-  const pixels = classifier.fit(image.pixels);
-  const times = [];
-  let answer;
-  for (let spent = 0; times.length < RUNS && spent < RUNS_MS; spent += answer.milliseconds) {
-    answer = await classifier.run(pixels);
-    times.push(answer.milliseconds);
-  }
-  answer.milliseconds = times.sort((a, b) => a - b)[times.length >> 1];
-  draw(answer, image.name);
+  if (classifier.lost) return useModel(used); // as when a phone was asleep
+  draw(await classifier.measure(classifier.fit(image.pixels)), image.name);
 }
 
 function draw({ probabilities, milliseconds }, name) {
   const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a] || a - b);
   const rows = order.slice(0, TOP).map((index) => row(classifier.labels[index], probabilities[index]));
   byId("results").replaceChildren(...rows);
-  byId("time").textContent = `${milliseconds.toFixed(milliseconds < 10 ? 2 : 0)} ms an image`;
+  byId("time").textContent = `${runner.inMilliseconds(milliseconds)} an image`;
   say(`${name}: ${classifier.labels[order[0]]}`);
 }
 
@@ -232,6 +226,7 @@ async function startCamera(opened) {
 
 async function watch() {
   if (!stream) return;
+  if (classifier.lost) return useModel(used); // the camera can then be started again
   try {
     const frame = readPixels(video, video.videoWidth, video.videoHeight);
     draw(await classifier.run(classifier.fit(frame)), "Camera");

@@ -1,12 +1,20 @@
 // A .tflite -> a classifier with class names and preprocessing: runtime.py once more.
 
-import { loadAndCompile, loadLiteRt, supportsFeature, Tensor, unloadLiteRt } from "@litertjs/core";
+import {
+  Environment, getDefaultEnvironment, getGlobalLiteRt, loadAndCompile, loadLiteRt, supportsFeature, Tensor,
+  unloadLiteRt,
+} from "@litertjs/core";
 import { fitImage } from "./pixels.js";
+import { draw, explain, find, judge } from "./self-test.js";
 
 const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
 const LOCAL_FILE = [0x50, 0x4b, 3, 4, 20, 0, 0, 0, 0, 0]; // as metadata.py writes it
 const DIRECTORY_END = [0x50, 0x4b, 5, 6];
 const DIRECTORY_END_REACH = 22 + 65535; // bytes before the end: itself and a comment
+// A run after a pause is slower, so short ones are repeated and the median is told.
+const RUNS = 5;
+const RUNS_MS = 100;
+const WEBGPU_LIMIT_MS = 5000; // for all that is tried there before WASM is taken
 
 // A mistake in a file; the message is for people.
 class FileError extends Error {}
@@ -22,13 +30,19 @@ export function startRuntime() {
 
 async function loadRuntime() {
   const features = await Promise.all(["threads", "relaxedSimd"].map(supportsFeature));
-  return loadLiteRt(WASM, { threads: self.crossOriginIsolated && features.every(Boolean) });
+  // It would ask for a WebGPU device here, and wait even for one that never comes.
+  const { create } = Environment;
+  Environment.create = () => new Environment({ webGpuDevice: null });
+  return loadLiteRt(WASM, { threads: self.crossOriginIsolated && features.every(Boolean) })
+    .finally(() => (Environment.create = create));
 }
 
-// After a crash its memory is in an unknown state.
+// After a crash its memory is in an unknown state: what frees something there may wait for
+// ever, as it did for threads after 4-bit weights on WebGPU. So all of it is left alone.
 function dropRuntime() {
   runtime = null;
   try {
+    getGlobalLiteRt().delete = () => {};
     unloadLiteRt();
   } catch (error) {
     console.warn(error);
@@ -70,34 +84,42 @@ function threadsFor({ recipe }) {
 }
 
 export class Classifier {
-  /** Prepares a model that was read. Throws a FileError if it is no image classifier. */
-  static async open({ bytes, name, labels, contract }) {
-    await startRuntime();
-    let compiled;
+  /**
+   * Prepares a model that was read, on WASM or, where the file's self-test is passed
+   * sooner there, on WebGPU; `reason` then says why.
+   *
+   * With `accelerator`, "wasm" or "webgpu", on that one, whatever it answers. Throws a
+   * FileError if the model is no image classifier, or can't be run.
+   */
+  static async open(model, { accelerator } = {}) {
     try {
-      compiled = await loadAndCompile(bytes, {
-        accelerator: "wasm",
-        cpuOptions: { numThreads: threadsFor(contract) },
-      });
-      const classifier = new Classifier(compiled, bytes, labels, contract, name);
-      const size = classifier.input.shape.reduce((product, side) => product * side);
-      await classifier.run(new Uint8Array(size)); // the first is slower
-      return classifier;
+      return await (accelerator ? prepare(model, accelerator) : prepareOnBest(model));
     } catch (error) {
-      if (error instanceof WebAssembly.RuntimeError) dropRuntime();
-      else compiled?.delete();
       if (error instanceof FileError) throw error;
-      throw new FileError(`“${name}” is cut off, or LiteRT.js can't run it. ${firstLine(error)}`);
+      throw new FileError(`“${model.name}” is cut off, or LiteRT.js can't run it. ${firstLine(error)}`);
     }
   }
 
-  constructor(compiled, bytes, labels, contract, name) {
+  constructor(compiled, environment, { bytes, name, labels, contract }) {
     this.compiled = compiled;
+    this.environment = environment;
+    this.accelerator = compiled.options.accelerator;
+    this.reason = "";
+    this.lost = false; // whether the browser has taken the device away
+    environment.webGpuDevice?.lost.then(() => (this.lost = true));
     [this.input, this.output] = tensorsOf(compiled, name);
     this.rule = ruleOf(this.input, contract, name);
     const count = this.output.shape[1];
     this.labels = labels.length === count ? labels : Array.from({ length: count }, (_, i) => `class ${i}`);
     this.quantization = this.output.dtype === "uint8" ? outputQuantization(bytes) : { scale: 1, zeroPoint: 0 };
+    this.selfTest = selfTestOf(contract, count, name);
+    this.verdict = null; // on the self-test, once it was run
+  }
+
+  /** The self-test's image; a black one where the file has no self-test. */
+  get pattern() {
+    const shape = [...this.input.shape].slice(1);
+    return draw(this.selfTest?.pattern ?? { seed: 0, cell: 1, low: 0, span: 0 }, shape);
   }
 
   /** RGBA pixels -> those that the model takes. */
@@ -109,9 +131,9 @@ export class Classifier {
   async run(pixels) {
     const typed = this.input.dtype === "uint8" ? Uint8Array.from(pixels) : Float32Array.from(pixels);
     const start = performance.now();
-    const input = new Tensor(typed, [...this.input.shape]);
+    const input = new Tensor(typed, [...this.input.shape], this.environment);
     const [output] = await this.compiled.run(input);
-    const row = Array.from(output.toTypedArray());
+    const row = Array.from(await output.data());
     const milliseconds = performance.now() - start;
     input.delete();
     output.delete();
@@ -119,9 +141,138 @@ export class Classifier {
     return { probabilities: row.map((value) => (value - zeroPoint) * scale), milliseconds };
   }
 
+  /** As `run`, several times where that is quick: the milliseconds are the median. */
+  async measure(pixels) {
+    const times = [];
+    let answer;
+    for (let spent = 0; times.length < RUNS && spent < RUNS_MS; spent += answer.milliseconds) {
+      answer = await this.run(pixels);
+      times.push(answer.milliseconds);
+    }
+    return { ...answer, milliseconds: times.sort((a, b) => a - b)[times.length >> 1] };
+  }
+
   /** Frees the model's memory. */
   delete() {
     this.compiled.delete();
+    release(this.environment);
+  }
+}
+
+// A classifier on one accelerator, after its first run, which is slower: the self-test.
+async function prepare(model, accelerator) {
+  await startRuntime();
+  const onGpu = accelerator === "webgpu";
+  let environment, compiled;
+  try {
+    environment = onGpu ? await Environment.create() : getDefaultEnvironment();
+    compiled = await loadAndCompile(model.bytes, {
+      accelerator,
+      environment,
+      cpuOptions: { numThreads: onGpu ? 1 : threadsFor(model.contract) },
+    });
+    // LiteRT.js would let WASM do what WebGPU can't, or everything.
+    if (onGpu && !(compiled.options.accelerator === accelerator && compiled.isFullyAccelerated)) {
+      throw new Error("WebGPU has not all of its operations.");
+    }
+    const classifier = new Classifier(compiled, environment, model);
+    const { probabilities } = await classifier.run(classifier.pattern);
+    if (classifier.selfTest) classifier.verdict = judge(classifier.selfTest, probabilities);
+    return classifier;
+  } catch (error) {
+    if (error instanceof WebAssembly.RuntimeError) {
+      dropRuntime();
+    } else {
+      compiled?.delete();
+      release(environment);
+    }
+    throw error;
+  }
+}
+
+// WASM's environment is everyone's; one with a device is that of one classifier. Only one
+// may be there: in LiteRT.js 2.5.3, with its device that of all others goes.
+function release(environment) {
+  if (!environment?.webGpuDevice) return;
+  environment.webGpuDevice.destroy();
+  environment.delete();
+}
+
+async function prepareOnBest(model) {
+  let wasm = await prepare(model, "wasm");
+  if (wasm.verdict?.passed === false) {
+    wasm.delete();
+    throw new FileError(`“${model.name}” fails its self-test here: ${firstLine(explain(wasm.verdict, wasm.labels))}`);
+  }
+  const loaded = runtime;
+  const trial = await tryWebgpu(wasm.selfTest, model);
+  if (runtime !== loaded) wasm = await prepare(model, "wasm"); // WebGPU ended it
+  const { milliseconds } = trial.passed ? await wasm.measure(wasm.pattern) : {};
+  const { accelerator, reason } = choose({ milliseconds }, trial);
+  const [taken, left] = accelerator === "webgpu" ? [trial.classifier, wasm] : [wasm, trial.classifier];
+  left?.delete();
+  taken.reason = reason;
+  return taken;
+}
+
+/**
+ * The accelerator to take, and why, in words.
+ *
+ * `webgpu` has `refused`, the reason why it gave no answer, or whether it `passed` the
+ * self-test; the milliseconds of each are those of one image.
+ */
+export function choose(wasm, webgpu) {
+  if (webgpu.refused) return { accelerator: "wasm", reason: webgpu.refused };
+  if (!webgpu.passed) return { accelerator: "wasm", reason: "WebGPU answers wrongly" };
+  const [here, there] = [wasm, webgpu].map(({ milliseconds }) => inMilliseconds(milliseconds));
+  return webgpu.milliseconds < wasm.milliseconds
+    ? { accelerator: "webgpu", reason: `passes the file’s self-test, ${there}, WASM ${here}` }
+    : { accelerator: "wasm", reason: `${here}, WebGPU ${there}` };
+}
+
+let givenUp = ""; // why WebGPU is not asked again: what it holds may never be freed
+
+// What `choose` takes of WebGPU, with the classifier where there is one. Never throws.
+async function tryWebgpu(selfTest, model) {
+  if (!selfTest) return { refused: "the file carries no self-test" };
+  if (!navigator.gpu) return { refused: "no WebGPU here" };
+  if (givenUp) return { refused: givenUp };
+  // There LiteRT.js 2.5.3 reads beyond its memory.
+  if (model.contract.recipe === "int4") return { refused: "WebGPU can’t run 4-bit weights" };
+  const trial = runOnWebgpu(model);
+  const limit = new Promise((resolve) => setTimeout(resolve, WEBGPU_LIMIT_MS, null));
+  try {
+    const result = await Promise.race([trial, limit]);
+    if (result) return result;
+    trial.then(({ classifier }) => classifier?.delete(), console.warn);
+    givenUp = "WebGPU does not answer";
+  } catch (error) {
+    console.warn(error);
+    if (!(error instanceof WebAssembly.RuntimeError)) return { refused: "WebGPU can’t run it" };
+    givenUp = "WebGPU crashed";
+  }
+  return { refused: givenUp };
+}
+
+async function runOnWebgpu(model) {
+  if (!(await navigator.gpu.requestAdapter())) return { refused: "no WebGPU here" };
+  const classifier = await prepare(model, "webgpu");
+  const { passed } = classifier.verdict;
+  if (!passed) return { classifier, passed };
+  await classifier.measure(classifier.pattern); // of a GPU, more than the first run is slow
+  return { classifier, passed, milliseconds: (await classifier.measure(classifier.pattern)).milliseconds };
+}
+
+/** Milliseconds as text. */
+export function inMilliseconds(milliseconds) {
+  return `${milliseconds.toFixed(milliseconds < 10 ? 2 : 0)} ms`;
+}
+
+function selfTestOf(contract, count, name) {
+  try {
+    return find(contract, count);
+  } catch (error) {
+    throw new FileError(`“${name}” is damaged: ${error.message}`);
   }
 }
 

@@ -35,6 +35,7 @@ class Runtime:
         refuses: Files that it does not run.
         wrong: Files that it runs and answers wrongly.
         resizes: Whether it resizes image files by a rule of its own.
+        accelerator: The one that a browser must take; empty for the page's own choice.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Runtime:
     refuses: frozenset[str] = frozenset()
     wrong: frozenset[str] = frozenset()
     resizes: bool = False
+    accelerator: str = ""
 
     @property
     def missing(self) -> str | None:
@@ -95,6 +97,14 @@ RUNTIMES = (
         resizes=True,
     ),
     Runtime("LiteRT.js in Chromium", "browser", "@litertjs/core"),
+    Runtime(
+        "LiteRT.js in Chromium, WebGPU",
+        "browser",
+        "@litertjs/core",
+        # It has no arithmetic of integers, and reads beyond its memory for 4 bits.
+        refuses=frozenset({"full_int8", "int16x8", "int4"}),
+        accelerator="webgpu",
+    ),
     Runtime(
         "aarch64 (qemu): LiteRT `Interpreter`",
         "Classifier",
@@ -150,7 +160,7 @@ def measure(
     expected = np.load(material / "keras.npz")
     with contextlib.ExitStack() as stack:
         if runtime.kind == "browser":
-            version, answer = _browser(stack, material, scratch)
+            version, answer = _browser(stack, runtime.accelerator, material, scratch)
         else:
             version, answer = _version(runtime), _process(runtime, material, scratch)
         results = {name: _compared(answer(name), expected) for name in FILES}
@@ -207,9 +217,9 @@ _SCRIPT = """
 const { openImage } = await import("/pixels.js");
 const { Classifier, readModel } = await import("/model.js");
 const decoded = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-const [url, arrays, files] = args;
+const [accelerator, url, arrays, files] = args;
 const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
-const classifier = await Classifier.open(await readModel(bytes, "it"));
+const classifier = await Classifier.open(await readModel(bytes, "it"), { accelerator });
 const answers = { probabilities: {}, times: [] };
 try {
   for (const [name, texts] of Object.entries({ arrays, ...files })) {
@@ -230,15 +240,16 @@ return answers;
 """
 
 
-def _browser(stack, material, scratch):
+def _browser(stack, accelerator, material, scratch):
     """Versions, and a function like `_process`'s, in the modules of our page."""
     paths = [material / f"{name}.tflite" for name in FILES]
     site = serving.page(serving.FOLDER) | serving.models(paths)
     urls = {
         pathlib.Path(it["name"]).stem: f"/{it['url']}"
-        for it in json.loads(site["/models.json"])
+        for it in json.loads(site.pop("/models.json"))  # the page itself opens none
     }
-    driver = stack.enter_context(chromium.started(scratch))
+    webgpu = accelerator == "webgpu"
+    driver = stack.enter_context(chromium.started(scratch, webgpu))
     driver.get(stack.enter_context(chromium.served(site)).address)
     arrays = [_text(it.tobytes()) for it in np.load(material / "arrays.npy")]
     files = {
@@ -247,7 +258,7 @@ def _browser(stack, material, scratch):
     }
 
     def answer(name):
-        found = chromium.run(driver, _SCRIPT, urls[name], arrays, files)
+        found = chromium.run(driver, _SCRIPT, accelerator, urls[name], arrays, files)
         if isinstance(found, str):
             return found
         return found | {"ms": float(np.median(found["times"]))}

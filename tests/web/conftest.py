@@ -19,6 +19,15 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def webgpu_driver(tmp_path_factory):
+    if reason := chromium.missing():
+        pytest.skip(reason)
+    profile = tmp_path_factory.mktemp("webgpu")
+    with chromium.started(profile, webgpu=True) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
 def colours(tmp_path_factory):
     """An untrained colour model, with names and a cut of its own."""
     import keras
@@ -80,3 +89,8 @@ def serve():
 @pytest.fixture
 def page(driver):
     return Page(driver)
+
+
+@pytest.fixture
+def webgpu_page(webgpu_driver):
+    return Page(webgpu_driver)
