@@ -24,7 +24,9 @@ CHOICES = ("cpu", "gpu", "auto")
 # Seconds for compiling and running; a phone's driver takes some for its kernels.
 PATIENCE = 60.0
 WHOLLY, PARTLY, REFUSED, MISSING = "wholly", "partly", "refused", "missing"
-_ROUNDS = 5
+# Of which a third for running: who is slow answers fewer images.
+_RUNNING = 1 / 3
+_LEAST_RUNS = 5  # of which the median time is told
 _CHILD = "from keras_vit_export.accelerators import answer_parent; answer_parent()"
 # What the log says where there is no device, and what people are told of it.
 _NO_DEVICE = {
@@ -36,6 +38,9 @@ _NO_DEVICE = {
         "this ai-edge-litert has no GPU accelerator"
     ),
 }
+# Which driver there is, is asked once in a process.
+_VARIABLES = ("LD_LIBRARY_PATH", "VK_DRIVER_FILES", "VK_ICD_FILENAMES")
+_missing: dict[tuple, "Trial"] = {}
 _UNSUPPORTED = re.compile(
     r"^(?!INFO|WARNING|ERROR)([A-Z][A-Z0-9_]+): ([^.\n]+)", re.MULTILINE
 )
@@ -49,7 +54,8 @@ class Trial:
         runs: `"wholly"`, `"partly"` (the rest on the CPU), `"refused"`, or `"missing"`
             where this machine has no such accelerator.
         reason: Why not wholly, in one line; empty if wholly.
-        rows: The output of each image as it came, `(images, classes)`, or `None`.
+        rows: The output of the first images as it came, of all unless it is slow,
+            `(images, classes)`; or `None`.
         ms: Median milliseconds of an image, or `None`.
     """
 
@@ -143,8 +149,11 @@ def attempt(content: bytes, images: np.ndarray, patience: float = PATIENCE) -> T
         images: Pixels `(count, height, width, c)`, one or more.
         patience: Seconds after which it is taken to hang.
     """
-    given = io.BytesIO()
-    np.savez(given, model=np.frombuffer(content, np.uint8), images=images)
+    variables = tuple(map(os.environ.get, _VARIABLES))
+    if variables in _missing:
+        return _missing[variables]
+    given, model = io.BytesIO(), np.frombuffer(content, np.uint8)
+    np.savez(given, model=model, images=images, seconds=patience * _RUNNING)
     try:
         child = subprocess.run(
             [sys.executable, "-c", _CHILD],
@@ -161,7 +170,10 @@ def attempt(content: bytes, images: np.ndarray, patience: float = PATIENCE) -> T
         name = signal.Signals(-child.returncode).name
         return Trial(REFUSED, f"ends the process by {name}")
     if child.returncode:
-        return _failure(log)
+        trial = _failure(log)
+        if trial.runs == MISSING:  # for every model
+            _missing[variables] = trial
+        return trial
     found = np.load(io.BytesIO(child.stdout))
     reason = "" if found["wholly"] else f"on the CPU: {unsupported(log)}"
     runs = WHOLLY if found["wholly"] else PARTLY
@@ -174,13 +186,17 @@ def answer_parent() -> None:
     os.dup2(2, 1)  # LiteRT prints there too
     given = np.load(io.BytesIO(sys.stdin.buffer.read()))
     gpu = Gpu(given["model"].tobytes(), log=True)
-    rows = np.stack([gpu(image) for image in given["images"]])
-    times = []
-    for _ in range(_ROUNDS):
+    images = given["images"]
+    rows, times, start = [], [], time.perf_counter()
+    for image in [*images, *[images[0]] * (_LEAST_RUNS - len(images))]:
         begin = time.perf_counter()
-        gpu(given["images"][0])
-        times.append(1000 * (time.perf_counter() - begin))
+        rows.append(gpu(image))
+        end = time.perf_counter()
+        times.append(1000 * (end - begin))
+        if end - start > given["seconds"]:
+            break
     found = io.BytesIO()
+    rows = np.stack(rows[: len(images)])
     np.savez(found, rows=rows, ms=statistics.median(times), wholly=gpu.wholly)
     answers.write(found.getvalue())
     answers.close()

@@ -5,11 +5,9 @@ training images, choices made on validation images, figures reported on test ima
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 
 import keras
-import numpy as np
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
@@ -18,16 +16,18 @@ from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (
     Origin,
-    convert_as_it_is,
     convert_graph,
     read_origin,
 )
 from keras_vit_export.description import describe
+from keras_vit_export.float_models import FloatModels
 from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
+from keras_vit_export.headroom import shrunk_norms
 from keras_vit_export.inspection import read_operations
 from keras_vit_export.layout import pitfalls
 from keras_vit_export.quantization import protect, quantize, skipped
+from keras_vit_export.reach import Reach, reach
 from keras_vit_export.recipes import (
     DEFAULT_RECIPE,
     OLD_RUNTIME,
@@ -36,7 +36,6 @@ from keras_vit_export.recipes import (
     for_old_runtime,
 )
 from keras_vit_export.report import Report, measure
-from keras_vit_export.rewrites import REWRITES, rewrite
 from keras_vit_export.runtime import Classifier
 from keras_vit_export.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.splits import Images, find_splits, image_shape
@@ -143,9 +142,7 @@ class Exporter:
         self.origin: Origin = read_origin(model, rewrites)
         self.splits = find_splits(images)
         self._check_images()
-        # Not by decorators: these would keep every exporter until the process ends.
-        for name in ("_statistics", "_exact_logits", "_graph", "_float_model"):
-            setattr(self, name, functools.cache(getattr(self, name)))
+        self.floats = FloatModels(self.origin, self.splits)
 
     def _check_images(self) -> None:
         shape = self.origin.classifier.model.input_shape[1:]
@@ -167,7 +164,7 @@ class Exporter:
         check_choice("recipe", name, RECIPES)
         recipe = self._recipe(name)
         if not recipe.calibrated:
-            float_model = self._float_model(recipe.without)
+            float_model = self.floats.file(recipe.without)
             return Export(quantize(float_model, recipe), recipe, float_model)
         if self.splits.calibration is None:
             raise ValueError(
@@ -197,14 +194,14 @@ class Exporter:
 
     def _calibrated(self, recipe: Recipe) -> Export:
         """The best of several ways to round, with and without smoothing."""
-        plain = self._float_model(recipe.without)
+        plain = self.floats.file(recipe.without)
         bits = {rule.activations for rule in recipe.rules}
         methods = recipe.roundings or (
             calibration.METHODS if 8 in bits else ["min_max"]
         )
         made = {method: self._quantized(plain, recipe, method) for method in methods}
         bar = tqdm(made, desc="Choosing", leave=False, delay=2, disable=None)
-        scores = {method: self._snr(plain, made[method]) for method in bar}
+        scores = {method: self.floats.snr(plain, made[method]) for method in bar}
         method = max(made, key=scores.get)
         chosen = len(self.splits.compared) if len(made) > 1 else 0
         best = Export(made[method], recipe, plain, method, choice=chosen)
@@ -212,13 +209,13 @@ class Exporter:
 
     def _smoother(self, made: Export, snr: float) -> Export:
         """The file with scales between norms and dense layers, if they pay."""
-        graph = self._graph(made.recipe.without)
+        graph = self.floats.graph(made.recipe.without)
         smoother = graph and self._smoothed(graph, made.float_model, made.recipe)
         if smoother is graph:
             return made
         float_model = convert_graph(smoother)
         content = self._quantized(float_model, made.recipe, made.method)
-        if self._snr(float_model, content) <= snr + LEAST_GAIN_DB:
+        if self.floats.snr(float_model, content) <= snr + LEAST_GAIN_DB:
             return made
         return dataclasses.replace(
             made,
@@ -236,25 +233,12 @@ class Exporter:
             return recipe.rounded(method), {}, self.splits.calibration
         if not recipe.calibrated:
             return recipe, {}, None
-        statistics = self._statistics(float_model)
+        statistics = self.floats.statistics(float_model)
         operations = read_operations(float_model)
         return recipe, calibration.ranges(statistics, operations, recipe, method), None
 
-    def _statistics(self, float_model: bytes) -> Mapping[str, calibration.Statistics]:
-        return calibration.collect(float_model, self.splits.calibration)
-
-    def _snr(self, float_model: bytes, content: bytes) -> float:
-        """SNR of the logits on the images of choice."""
-        name, expected = self._exact_logits(float_model)
-        found = read_all(content, [name], self.splits.compared)
-        return snr_db(expected, found[name])
-
-    def _exact_logits(self, float_model: bytes) -> tuple[str, np.ndarray]:
-        name = logits_name(read_operations(float_model))
-        return name, read_all(float_model, [name], self.splits.compared)[name]
-
     def _smoothed(self, graph: Graph, float_model: bytes, recipe: Recipe) -> Graph:
-        statistics = self._statistics(float_model)
+        statistics = self.floats.statistics(float_model)
         inputs = {}
         for branch in graph.branches:
             name = f"{branch.name}_norm/{NORMED}"
@@ -286,21 +270,21 @@ class Exporter:
             made, content=content, recipe=recipe, protected=tuple(scopes)
         )
 
-    def _graph(self, without: tuple[str, ...]) -> Graph | None:
-        if self.origin.graph is None:
-            return None
-        return rewrite(self.origin.graph, REWRITES.keys() - set(without))
-
-    def _float_model(self, without: tuple[str, ...]) -> bytes:
-        graph = self._graph(without)
-        if graph is None:
-            return convert_as_it_is(self.origin.classifier)
-        return convert_graph(graph)
-
     def check(
-        self, exports: Mapping[str, Export]
+        self,
+        exports: Mapping[str, Export],
+        accelerators: Sequence[str] = ("cpu", "gpu"),
     ) -> tuple[dict[str, bytes], dict[str, Report]]:
-        """Measures files and puts the figures into them, as `export_all` returns it."""
+        """Measures files and puts the figures into them, as `export_all` returns it.
+
+        Args:
+            exports: By recipe.
+            accelerators: Where to try them; a GPU that is not there is said.
+
+        Raises:
+            RuntimeError: If LiteRT refuses a file, or the GPU alone is asked for and
+                there is none.
+        """
         reference = self.origin.classifier
         contents = {name: describe(it.content) for name, it in exports.items()}
         candidates = {name: _loaded(name, it) for name, it in contents.items()}
@@ -326,14 +310,24 @@ class Exporter:
             files[name] = metadata.attach(
                 contents[name], reference.class_names, contract
             )
+            reach = self._reach(Classifier(files[name]), accelerators)
             reports[name] = dataclasses.replace(
-                reports[name], size_bytes=len(files[name]), **self._history(made)
+                reports[name],
+                size_bytes=len(files[name]),
+                accelerators=reach,
+                **self._history(made),
             )
         return files, reports
 
+    def _reach(self, classifier: Classifier, names: Sequence[str]) -> dict[str, Reach]:
+        images = self.splits.compared
+        return reach(
+            classifier, self.floats.few_images() if images is None else images, names
+        )
+
     def _history(self, made: Export) -> dict:
         """What the report says of how a file was made."""
-        graph = self._graph(made.recipe.without)
+        graph = self.floats.graph(made.recipe.without)
         used = dict(self.splits.counts)
         if not made.recipe.calibrated:
             used.pop("calibration", None)
@@ -349,16 +343,15 @@ class Exporter:
             "smoothed": made.smoothed,
             "protected": made.protected,
             "pitfalls": pitfalls(made.content),
+            "half": self.floats.half(made.float_model).as_dict(),
+            "shrunk": shrunk_norms(graph) if graph else {},
         }
 
     def _layer_snr_db(self, made: Export) -> dict[str, float]:
         operations = read_operations(made.float_model)
         names = [it.outputs[0] for it in operations if it.outputs[0].endswith("_add")]
         names = [*names, logits_name(operations)]
-        noise = np.random.default_rng(0).integers(
-            0, 256, (4, *self.origin.classifier.model.input_shape[1:])
-        )
-        images = noise if self.splits.calibration is None else self.splits.compared[:4]
+        images = self.floats.few_images()
         exact = read_all(made.float_model, names, images)
         found = read_all(made.content, names, images)
         return {n: snr_db(exact[n], found[n]) for n in names if n in found}

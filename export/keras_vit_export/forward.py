@@ -186,8 +186,11 @@ def _normalize(x, norm: Norm, name):
     with tf.name_scope(name):
         if not norm.centred:
             x = tf.subtract(x, tf.reduce_mean(x, axis=-1, keepdims=True))
+        if norm.shrink != 1.0:
+            x = tf.multiply(x, _meeting(x, norm.shrink), name="shrunk")
         variance = tf.reduce_mean(tf.multiply(x, x), axis=-1, keepdims=True)
-        deviation = tf.math.rsqrt(tf.add(variance, _meeting(variance, norm.epsilon)))
+        epsilon = _meeting(variance, norm.epsilon * norm.shrink**2)
+        deviation = tf.math.rsqrt(tf.add(variance, epsilon))
         if norm.gamma is not None:
             # First, since the converter folds a constant that meets a dense layer.
             x = tf.multiply(x, _meeting(x, norm.gamma), name="gamma")

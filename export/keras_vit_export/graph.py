@@ -44,12 +44,15 @@ class Norm:
         beta: `(d,)`, or `None` for zeros.
         centred: Whether x has mean 0 already; then this is RMSNorm
             (https://arxiv.org/abs/1910.07467).
+        shrink: What x is multiplied with before it is squared, epsilon with its square:
+            the same norm, whose squares fit into 16-bit floats.
     """
 
     epsilon: float
     gamma: Array | None
     beta: Array | None
     centred: bool = False
+    shrink: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

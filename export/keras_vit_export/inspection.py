@@ -1,12 +1,31 @@
 """What is inside a `.tflite`: its operations, their precision, the types it holds."""
 
 import dataclasses
+import hashlib
 from collections import Counter
 from typing import Any
 
 # Their second input is a weight where it is a constant.
 WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
 _CASTS = ("QUANTIZE", "DEQUANTIZE", "CAST")
+# To read a file takes a tenth of a second and more, and an export asks ten times.
+_KEPT = 16
+_read: dict[bytes, tuple["Operation", ...]] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Operand:
+    """What goes into an operation.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        constant: Whether the file holds its values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    constant: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,24 +39,37 @@ class Operation:
         precision: What it computes with: `"float32"`, `"int8"`, `"int16"`; where only
             its weights are narrow, `"int8 weights"`, or `"int4 weights in blocks of 32"`
             that share a scale; of a cast, `"to int8"`.
-        inputs: Names of its inputs that are no constants.
+        operands: All that goes in, in its order.
         outputs: Names of its outputs.
-        constants: Names of its inputs that are constants.
         weight_type: TFLite's name of the type of its weight as stored, or `None`.
     """
 
     kind: str
     scope: str
     precision: str
-    inputs: tuple[str, ...]
+    operands: tuple[Operand, ...]
     outputs: tuple[str, ...]
-    constants: tuple[str, ...]
     weight_type: str | None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its inputs that are no constants."""
+        return tuple(it.name for it in self.operands if not it.constant)
+
+    @property
+    def constants(self) -> tuple[str, ...]:
+        """Names of its inputs that are constants."""
+        return tuple(it.name for it in self.operands if it.constant)
 
 
 def read_operations(model: bytes) -> list[Operation]:
     """Every operation of a `.tflite`, in the order in which they run."""
-    return list_operations(read_graph(model))
+    digest = hashlib.sha256(model).digest()  # to keep no model alive
+    if digest not in _read:
+        if len(_read) == _KEPT:
+            del _read[next(iter(_read))]
+        _read[digest] = tuple(list_operations(read_graph(model)))
+    return list(_read[digest])
 
 
 def list_operations(graph: Any) -> list[Operation]:
@@ -58,15 +90,16 @@ def list_operations(graph: Any) -> list[Operation]:
         if kind in WEIGHTED and inputs[1] in constant | stored.keys():
             tensor = tensors[stored.get(inputs[1], inputs[1])]
             weight, block = type_to_name(tensor.type), _block(tensor)
-        moving = [i for i in inputs if i not in constant]
+        operands = tuple(
+            Operand(names[i], _shape(tensors[i]), i in constant) for i in inputs
+        )
         found.append(
             Operation(
                 kind=kind,
                 scope="".join(f"{names[index]};" for index in outputs),
                 precision=_precision(kind, types[outputs[0]], weight, block),
-                inputs=tuple(names[index] for index in moving),
+                operands=operands,
                 outputs=tuple(names[index] for index in outputs),
-                constants=tuple(names[i] for i in inputs if i in constant),
                 weight_type=weight,
             )
         )
@@ -106,6 +139,10 @@ def read_graph(model: bytes) -> Any:
     from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
 
     return read_model_from_bytearray(bytearray(model))
+
+
+def _shape(tensor) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(map(int, tensor.shape))
 
 
 def _block(tensor) -> int:

@@ -6,10 +6,7 @@ be laid by another guess. Our own graphs leave nothing to guess (`forward.py`); 
 another make are looked through here.
 """
 
-import dataclasses
-from typing import Any
-
-from keras_vit_export.inspection import read_graph
+from keras_vit_export.inspection import Operand, Operation, read_operations
 
 ELEMENTWISE = (
     "ADD",
@@ -24,21 +21,6 @@ ELEMENTWISE = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Operand:
-    """What goes into an operation.
-
-    Attributes:
-        shape: Its shape.
-        constant: Whether the file holds its values.
-        maker: TFLite's name of the operation that it comes out of, or empty.
-    """
-
-    shape: tuple[int, ...]
-    constant: bool
-    maker: str
-
-
 def pitfalls(model: bytes) -> dict[str, str]:
     """Operations of a `.tflite` that some GPU answers wrongly or refuses, with the why.
 
@@ -48,25 +30,31 @@ def pitfalls(model: bytes) -> dict[str, str]:
     Source: one-operation models on LiteRT 2.3.0's GPU accelerator, and LiteRT's issues
     141, 8593, 8980, 9191 and 9272.
     """
-    found = {}
-    for kind, output, operands in read_operands(model):
-        reason = _pitfall(kind, operands)
-        if reason:
-            found[output] = f"{kind}: {reason}"
+    found, products = {}, set()
+    for operation in read_operations(model):
+        if reason := _pitfall(operation, products):
+            found[operation.outputs[0]] = f"{operation.kind}: {reason}"
+        # A cast of a product is still that product.
+        cast = operation.kind in ("QUANTIZE", "DEQUANTIZE")
+        if operation.kind == "BATCH_MATMUL" or (
+            cast and products & {*operation.inputs}
+        ):
+            products |= {*operation.outputs}
     return found
 
 
-def _pitfall(kind: str, operands: list[Operand]) -> str:
-    if kind == "BROADCAST_TO":
+def _pitfall(operation: Operation, products: set[str]) -> str:
+    operands = operation.operands
+    if operation.kind == "BROADCAST_TO":
         return "refused (LiteRT 9191)"
-    if kind == "PAD" and len(operands[0].shape) == 3:
+    if operation.kind == "PAD" and len(operands[0].shape) == 3:
         return "padding of three axes shifts rows (LiteRT 9272)"
-    if kind in ELEMENTWISE and len(operands) == 2:
-        return _misread(*operands)
+    if operation.kind in ELEMENTWISE and len(operands) == 2:
+        return _misread(*operands, products)
     return ""
 
 
-def _misread(left: Operand, right: Operand) -> str:
+def _misread(left: Operand, right: Operand, products: set[str]) -> str:
     """How two operands of an elementwise operation may be read; empty if one way only."""
     constants = [it for it in (left, right) if it.constant]
     for constant in constants:
@@ -83,7 +71,7 @@ def _misread(left: Operand, right: Operand) -> str:
         return f"tensors of two ranks, {_text(left)} and {_text(right)} (LiteRT 8980)"
     if left.shape == right.shape:
         return ""
-    if "BATCH_MATMUL" in (left.maker, right.maker):
+    if products & {left.name, right.name}:
         return "a product of matrices meets a smaller tensor (LiteRT 8593, up to 2.1.5)"
     if any(a < b for a, b in zip(left.shape, right.shape, strict=True)):
         return (
@@ -94,32 +82,3 @@ def _misread(left: Operand, right: Operand) -> str:
 
 def _text(operand: Operand) -> str:
     return f"({', '.join(map(str, operand.shape))})"
-
-
-def read_operands(model: bytes) -> list[tuple[str, str, list[Operand]]]:
-    """Kind, name of the output and operands of every operation of a `.tflite`."""
-    from ai_edge_litert.tools.flatbuffer_utils import opcode_to_name
-
-    graph = read_graph(model)
-    subgraph = graph.subgraphs[0]
-    makers: dict[int, str] = {}
-    found = []
-    for operator in subgraph.operators:
-        kind = opcode_to_name(graph, operator.opcodeIndex)
-        operands = [
-            _operand(graph, index, makers) for index in operator.inputs if index >= 0
-        ]
-        first = subgraph.tensors[operator.outputs[0]].name.decode()
-        found.append((kind, first, operands))
-        for index in operator.outputs:
-            # A cast of what a product gives is still that product.
-            cast = kind in ("QUANTIZE", "DEQUANTIZE") and operands
-            makers[index] = operands[0].maker if cast else kind
-    return found
-
-
-def _operand(graph: Any, index: int, makers: dict[int, str]) -> Operand:
-    tensor = graph.subgraphs[0].tensors[index]
-    constant = graph.buffers[tensor.buffer].data is not None
-    shape = () if tensor.shape is None else tuple(map(int, tensor.shape))
-    return Operand(shape, constant, makers.get(index, ""))

@@ -116,14 +116,19 @@ class Classifier:
             return np.zeros(shape, "uint8")
         return self.self_test.pattern.draw(shape)
 
-    def attempt(self, images: np.ndarray | None = None) -> accelerators.Trial:
+    def attempt(
+        self,
+        images: np.ndarray | None = None,
+        patience: float = accelerators.PATIENCE,
+    ) -> accelerators.Trial:
         """What the model does on the GPU, tried in a process of its own.
 
         Args:
             images: Pixels `(count, height, width, c)`; `test_image` if not given.
+            patience: Seconds after which it is taken to hang.
         """
         images = self.test_image[None] if images is None else images
-        trial = accelerators.attempt(self.content, images)
+        trial = accelerators.attempt(self.content, images, patience)
         if trial.rows is None:
             return trial
         return dataclasses.replace(trial, rows=self._as_probabilities(trial.rows))

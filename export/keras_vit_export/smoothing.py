@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_vit_export.activations import snr_db
-from keras_vit_export.graph import Attention, Branch, Dense, Graph, Norm
+from keras_vit_export.graph import Attention, Branch, Dense, Graph
 from keras_vit_export.rewrites import fold_branch_norm
 
 # How much of an outlier goes from the activations into the weights; 0 moves nothing.
@@ -94,8 +94,7 @@ def smoothing_scale(x: np.ndarray, weights: np.ndarray, strength: float) -> np.n
 
 
 def _apply(branch: Branch, scale) -> Branch:
-    zeros = np.zeros_like(scale)
-    moved = Norm(branch.norm.epsilon, scale, zeros, branch.norm.centred)
+    moved = dataclasses.replace(branch.norm, gamma=scale, beta=np.zeros_like(scale))
     branch = fold_branch_norm(dataclasses.replace(branch, norm=moved))
     norm = dataclasses.replace(branch.norm, gamma=1.0 / scale)
     return dataclasses.replace(branch, norm=norm)

@@ -108,13 +108,14 @@ COVERING = covering_set()
 
 def check_layout(content):
     """Nothing in a `.tflite` leaves a GPU to guess how a shape is meant."""
-    from keras_vit_export.layout import ELEMENTWISE, pitfalls, read_operands
+    from keras_vit_export.inspection import read_operations
+    from keras_vit_export.layout import ELEMENTWISE, pitfalls
 
     assert not pitfalls(content)
-    for kind, output, operands in read_operands(content):
-        if kind in ELEMENTWISE:
-            ranks = {len(it.shape) for it in operands}
-            assert len(ranks) == 1, (output, operands)
+    for operation in read_operations(content):
+        if operation.kind in ELEMENTWISE:
+            ranks = {len(it.shape) for it in operation.operands}
+            assert len(ranks) == 1, operation
 
 
 @pytest.fixture(scope="session")

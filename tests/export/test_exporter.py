@@ -19,12 +19,12 @@ def test_what_is_chosen_has_the_best_snr_and_smoothing_must_pay(model, images):
         exporter = Exporter(model, images)
         made = exporter.convert(name)
         scores = []
-        plain = exporter._float_model(made.recipe.without)
+        plain = exporter.floats.file(made.recipe.without)
         for method in made.recipe.roundings or METHODS:
             content = exporter._quantized(plain, made.recipe, method)
-            scores.append(exporter._snr(plain, content))
+            scores.append(exporter.floats.snr(plain, content))
         least = max(scores) + (LEAST_GAIN_DB if made.smoothed else 0.0)
-        assert exporter._snr(made.float_model, made.content) >= least
+        assert exporter.floats.snr(made.float_model, made.content) >= least
 
 
 def test_outliers_of_the_stream_are_smoothed_and_stay_so_under_protection(

@@ -192,7 +192,7 @@ def test_outputs_without_weights_keep_their_bias(recipe, tiny, randomize, pixels
         dense.bias.assign(biases)
     exporter = Exporter(model, pixels)
     made = exporter.convert(recipe)
-    assert exporter._snr(made.float_model, made.content) > 20
+    assert exporter.floats.snr(made.float_model, made.content) > 20
     assert np.isfinite(Classifier(made.content).probabilities(pixels)).all()
 
 
@@ -213,7 +213,7 @@ def test_dead_channels_of_a_depthwise_convolution_keep_their_bias(
     depthwise.bias.assign(rng.uniform(1.0, 3.0, 6))
     exporter = Exporter(model, pixels)
     made = exporter.convert(recipe)
-    assert exporter._snr(made.float_model, made.content) > 25
+    assert exporter.floats.snr(made.float_model, made.content) > 25
 
 
 def test_dim_images_still_go_in_as_bytes(model, pixels):

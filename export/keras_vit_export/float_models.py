@@ -1,0 +1,78 @@
+"""The float `.tflite` files of a model, and what is measured on them, each once."""
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_vit_export import calibration
+from keras_vit_export.activations import logits_name, read_all, snr_db
+from keras_vit_export.convert import Origin, convert_as_it_is, convert_graph
+from keras_vit_export.graph import Graph
+from keras_vit_export.half import Half, examine
+from keras_vit_export.headroom import give_headroom
+from keras_vit_export.inspection import read_operations
+from keras_vit_export.rewrites import REWRITES, rewrite
+from keras_vit_export.splits import Splits
+
+# Images on which the inside of a file is looked at.
+FEW = 4
+
+
+class FloatModels:
+    """A model's float files, one for each set of rewrites that a recipe leaves out.
+
+    Args:
+        origin: The model.
+        splits: Images.
+    """
+
+    def __init__(self, origin: Origin, splits: Splits):
+        self._origin, self._splits = origin, splits
+        # Not by decorators: these would keep the models until the process ends.
+        for name in ("_prepared", "statistics", "half", "_exact_logits"):
+            setattr(self, name, functools.cache(getattr(self, name)))
+
+    def graph(self, without: tuple[str, ...]) -> Graph | None:
+        """The inference graph without these rewrites, or `None` if there is none."""
+        return self._prepared(without)[0]
+
+    def file(self, without: tuple[str, ...]) -> bytes:
+        """The float32 `.tflite` without these rewrites."""
+        return self._prepared(without)[1]
+
+    def _prepared(self, without: tuple[str, ...]) -> tuple[Graph | None, bytes]:
+        """Graph and file, in which no norm overflows in 16-bit floats."""
+        if self._origin.graph is None:
+            return None, convert_as_it_is(self._origin.classifier)
+        graph = rewrite(self._origin.graph, REWRITES.keys() - set(without))
+        file = convert_graph(graph)
+        fitting = give_headroom(
+            graph, self.half(file), lambda it: self.half(convert_graph(it))
+        )
+        return fitting, file if fitting is graph else convert_graph(fitting)
+
+    def half(self, file: bytes) -> Half:
+        """What 16-bit floats make of a file."""
+        return examine(file, self.few_images())
+
+    def few_images(self) -> np.ndarray:
+        """Images of choice, or noise where there are none: uint8 `(count, h, w, c)`."""
+        if self._splits.compared is not None:
+            return self._splits.compared[:FEW]
+        shape = (FEW, *self._origin.classifier.model.input_shape[1:])
+        return np.random.default_rng(0).integers(0, 256, shape, "uint8")
+
+    def statistics(self, file: bytes) -> Mapping[str, calibration.Statistics]:
+        """What each tensor of a file holds for the calibration images."""
+        return calibration.collect(file, self._splits.calibration)
+
+    def snr(self, file: bytes, quantized: bytes) -> float:
+        """SNR in decibels that quantizing leaves of the logits, on images of choice."""
+        name, expected = self._exact_logits(file)
+        found = read_all(quantized, [name], self._splits.compared)
+        return snr_db(expected, found[name])
+
+    def _exact_logits(self, file: bytes) -> tuple[str, np.ndarray]:
+        name = logits_name(read_operations(file))
+        return name, read_all(file, [name], self._splits.compared)[name]

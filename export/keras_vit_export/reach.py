@@ -1,0 +1,130 @@
+"""Where a file runs: on each accelerator wholly, partly or not, and if rightly."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_vit_export import accelerators
+from keras_vit_export.runtime import Classifier
+
+NOT_CARRIED = "not carried"
+
+
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """What one accelerator makes of a file.
+
+    Attributes:
+        runs: `"wholly"`, `"partly"`, `"refused"`, or `"missing"` on this machine.
+        reason: Why not wholly, or empty.
+        agreement: Part of the images with the CPU's class, 0..1, or `None`.
+        distance: Largest total variation from the CPU's probabilities, 0..1, or `None`.
+        images: How many images that is measured on.
+        self_test: `"passed"`; `"failed: "` with both answers; `"not carried"`; or empty
+            where it does not run.
+        latency_ms: Median milliseconds of an image, or `None`.
+    """
+
+    runs: str
+    reason: str = ""
+    agreement: float | None = None
+    distance: float | None = None
+    images: int = 0
+    self_test: str = ""
+    latency_ms: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields, for JSON."""
+        return dataclasses.asdict(self)
+
+    @property
+    def summary(self) -> str:
+        """One cell of a table."""
+        if self.runs in (accelerators.MISSING, accelerators.REFUSED):
+            return f"{self.runs}: {self.reason}"
+        agreement = f"{self.agreement:.2%} as on the CPU ({self.images} images)"
+        parts = [self.runs, agreement, f"self-test {self.self_test}"]
+        return ", ".join([*parts, self.reason] if self.reason else parts)
+
+
+def reach(
+    classifier: Classifier,
+    images: np.ndarray,
+    names: Sequence[str] = ("cpu", "gpu"),
+    patience: float = accelerators.PATIENCE,
+) -> dict[str, Reach]:
+    """What each accelerator makes of a file.
+
+    Args:
+        classifier: Of the file, on the CPU.
+        images: Pixels `(count, height, width, c)`.
+        names: Of the accelerators.
+        patience: Seconds after which one is taken to hang.
+
+    Raises:
+        RuntimeError: If the GPU alone is asked for, and there is none.
+    """
+    expected = classifier.probabilities(images)
+    found = {}
+    if "cpu" in names:
+        tested = _self_test(classifier, classifier.probabilities)
+        latency = classifier.benchmark(10).median_ms
+        count = len(images)
+        found["cpu"] = Reach("wholly", "", 1.0, 0.0, count, tested, latency)
+    if "gpu" in names:
+        found["gpu"] = _on_gpu(classifier, images, expected, patience)
+        if found["gpu"].runs == accelerators.MISSING and "cpu" not in names:
+            raise RuntimeError(f"There is no GPU here: {found['gpu'].reason}.")
+    return found
+
+
+def _on_gpu(classifier, images, expected, patience) -> Reach:
+    carried = classifier.self_test is not None
+    asked = np.concatenate([classifier.test_image[None], images])
+    trial = classifier.attempt(asked, patience)
+    if trial.rows is None:
+        return Reach(trial.runs, trial.reason)
+    first, rows = trial.rows[0], trial.rows[1:]
+    tested = _told(classifier, first) if carried else NOT_CARRIED
+    if not len(rows):  # the pattern alone took all the time that there was
+        rows, expected = first[None], classifier.probabilities([classifier.test_image])
+    expected = expected[: len(rows)]
+    same = rows.argmax(axis=1) == expected.argmax(axis=1)
+    distance = 0.5 * np.abs(rows - expected).sum(axis=1)
+    return Reach(
+        trial.runs,
+        trial.reason,
+        float(same.mean()),
+        float(distance.max()),
+        len(rows),
+        tested,
+        trial.ms,
+    )
+
+
+def _self_test(classifier, answer) -> str:
+    if classifier.self_test is None:
+        return NOT_CARRIED
+    return _told(classifier, answer([classifier.test_image])[0])
+
+
+def _told(classifier, row) -> str:
+    verdict = classifier.judge(row)
+    if verdict.passed:
+        return "passed"
+    return f"failed: {verdict.explain(classifier.class_names)}"
+
+
+def table(rows: Mapping[str, Mapping[str, Reach]]) -> str:
+    """Files by name, each with its accelerators, as a table in Markdown."""
+    names = list(dict.fromkeys(name for it in rows.values() for name in it))
+    lines = [
+        f"| format | {' | '.join(name.upper() for name in names)} |",
+        "|---" * (1 + len(names)) + "|",
+    ]
+    for name, found in rows.items():
+        cells = [found[it].summary if it in found else "-" for it in names]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
