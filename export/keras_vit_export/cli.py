@@ -170,6 +170,12 @@ def _add_inspect(commands) -> None:
     )
     inspect.set_defaults(module="inspecting")
     add_model(inspect, "a .tflite")
+    inspect.add_argument(
+        "--self-test",
+        action="store_true",
+        help="run the file's self-test on every accelerator of this machine; exit with "
+        "3 if it fails, or there is none",
+    )
     add_json(inspect)
 
 
@@ -180,6 +186,12 @@ def _add_benchmark(commands) -> None:
     add_model(benchmark, "a .keras")
     add_dataset(benchmark, required=True)
     add_path(benchmark, "--html", "FILE", "write a page with plots there")
+    benchmark.add_argument(
+        "--accelerator",
+        default="auto",
+        help="where the files are tried, besides: cpu, gpu (a mistake where there is "
+        "none), or auto for all that are here (default)",
+    )
     add_json(benchmark)
 
 

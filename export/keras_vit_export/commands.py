@@ -26,6 +26,9 @@ from keras_vit_export.terminal import quiet
 from keras_vit_export.training import trained
 from keras_vit_files import as_json, new_folder
 
+# Where files are tried, by what `--accelerator` says.
+ACCELERATORS = {"cpu": ("cpu",), "gpu": ("gpu",), "auto": ("cpu", "gpu")}
+
 
 def demo(options: argparse.Namespace) -> int:
     """Bundled digits -> run folder with a model, its exports and their report."""
@@ -46,7 +49,8 @@ def demo(options: argparse.Namespace) -> int:
     write_json(folder / "report.json", figures)
     write_json(options.json, figures)
     _print_table(reports)
-    print(f"\nIn '{folder}':")
+    _print_reach(reports)
+    print(f"In '{folder}':")
     for path in sorted(folder.iterdir()):
         print(f"  {path.name}")
     return 0
@@ -101,6 +105,7 @@ def export(options: argparse.Namespace) -> int:
     with quiet():
         files, reports = exporter.check({name: made})
     _print_table(reports)
+    _print_reach(reports)
     _print_details(reports[name])
     figures = reports[name].as_dict() | {
         "keras_top1": reports["keras"].top1,
@@ -123,13 +128,17 @@ def benchmark(options: argparse.Namespace) -> int:
     """Every recipe of a model, side by side."""
     check_writable(options.html, options.json, read=[options.model])
     with quiet():
+        from keras_vit.config import check_choice
         from keras_vit_export import page
         from keras_vit_export.exporter import Exporter
         from keras_vit_export.recipes import RECIPES
+    check_choice("--accelerator", options.accelerator, ACCELERATORS)
+    places = ACCELERATORS[options.accelerator]
     classifier = open_keras(options.model)
     data = data_for(classifier, options)
     with quiet():
         exporter = Exporter(classifier, data)
+        exporter.check_accelerators(places)
     for name, recipe in RECIPES.items():
         print(f"{name}: {recipe.summary}")
     with quiet():
@@ -137,8 +146,9 @@ def benchmark(options: argparse.Namespace) -> int:
     for name, reason in refused.items():
         print(f"Left out: {name}. {reason}")
     with quiet():
-        _, reports = exporter.check(made)
+        _, reports = exporter.check(made, places)
     _print_table(reports)
+    _print_reach(reports)
     if options.html:
         write_bytes(options.html, page.html(reports, options.model.name).encode())
     write_json(options.json, {name: it.as_dict() for name, it in reports.items()})
@@ -234,6 +244,13 @@ def _print_details(report) -> None:
 
 def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
     return path.with_name(f"{path.name}.{suffix}")
+
+
+def _print_reach(reports) -> None:
+    from keras_vit_export.reach import table
+
+    files = {name: it.accelerators for name, it in reports.items() if name != "keras"}
+    print(table(files) + "\n")
 
 
 def _print_table(reports) -> None:

@@ -11,7 +11,7 @@ import keras
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
-from keras_vit_export import calibration, metadata, self_test, sensitivity
+from keras_vit_export import calibration, metadata, sensitivity
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (
@@ -37,6 +37,8 @@ from keras_vit_export.recipes import (
 )
 from keras_vit_export.report import Report, measure
 from keras_vit_export.runtime import Classifier
+from keras_vit_export.self_test import KEY as SELF_TEST
+from keras_vit_export.self_test import SelfTest, make_self_test
 from keras_vit_export.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.splits import Images, find_splits, image_shape
 
@@ -291,33 +293,43 @@ class Exporter:
         reports = measure(reference, candidates, self.splits.report)
         files = {}
         for name, made in exports.items():
-            # Latency and size are the machine's and the file's own to tell.
-            figures = {
-                figure: getattr(reports[name], figure)
-                for figure in ("recipe", "top1", "agreement", "images")
-            }
-            test = self_test.make_self_test(
-                lambda image, name=name: candidates[name].probabilities([image])[0],
-                reference.model.input_shape[1:],
-                made.recipe.tolerance,
-                metadata.digest(contents[name]),
-            )
-            contract = {
-                "preprocessing": reference.preprocessing,
-                **figures,
-                self_test.KEY: test.as_dict(),
-            }
-            files[name] = metadata.attach(
-                contents[name], reference.class_names, contract
-            )
-            reach = self._reach(Classifier(files[name]), accelerators)
+            test = self._self_test(candidates[name], made.recipe)
+            files[name] = self._written(contents[name], reports[name], test)
             reports[name] = dataclasses.replace(
                 reports[name],
                 size_bytes=len(files[name]),
-                accelerators=reach,
+                weak_self_test=test.weak,
+                accelerators=self._reach(Classifier(files[name]), accelerators),
                 **self._history(made),
             )
         return files, reports
+
+    def _self_test(self, candidate: Classifier, recipe: Recipe) -> SelfTest:
+        return make_self_test(
+            lambda image: candidate.probabilities([image])[0],
+            self.origin.classifier.model.input_shape[1:],
+            recipe.tolerance,
+            metadata.digest(candidate.content),
+        )
+
+    def _written(self, content: bytes, report: Report, test: SelfTest) -> bytes:
+        """The file of a flatbuffer, with all that travels in it."""
+        # Latency and size are the machine's and the file's own to tell.
+        names = ("recipe", "top1", "agreement", "images")
+        figures = {name: getattr(report, name) for name in names}
+        reference = self.origin.classifier
+        contract = {"preprocessing": reference.preprocessing, **figures}
+        contract[SELF_TEST] = test.as_dict()
+        return metadata.attach(content, reference.class_names, contract)
+
+    def check_accelerators(self, names: Sequence[str]) -> None:
+        """Before long work, with a small part of it.
+
+        Raises:
+            RuntimeError: If the GPU alone is asked for and there is none.
+        """
+        if tuple(names) == ("gpu",):
+            reach(Classifier(self.floats.file(())), self.floats.few_images()[:1], names)
 
     def _reach(self, classifier: Classifier, names: Sequence[str]) -> dict[str, Reach]:
         images = self.splits.compared

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_vit_export.arguments import check_writable, write_json
+from keras_vit_export.reach import reach
 from keras_vit_export.runtime import Classifier
 from keras_vit_export.terminal import quiet
+
+_FAILED = 3  # as of a budget that is not kept
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -15,12 +18,27 @@ def inspect(options: argparse.Namespace) -> int:
         raise ValueError(f"A .tflite file is needed. Received: '{options.model}'")
     check_writable(options.json, read=[options.model])
     with quiet():
-        facts = _facts(Classifier(options.model))
+        classifier = Classifier(options.model, self_test=False)
+        facts = _facts(classifier)
+        if options.self_test:
+            facts["accelerators"] = _places(classifier)
     print(f"{options.model}: {facts['size_bytes'] / 1e6:.2f} MB, {_origin(facts)}")
     for name, text in _lines(facts):
         print(f"{name:>10}  {text}")
     write_json(options.json, facts)
-    return 0
+    return _FAILED if options.self_test and not _proven(facts) else 0
+
+
+def _places(classifier: Classifier) -> dict[str, Any]:
+    """What each accelerator makes of the self-test."""
+    found = reach(classifier, classifier.test_image[None])
+    return {name: it.as_dict() for name, it in found.items()}
+
+
+def _proven(facts: dict[str, Any]) -> bool:
+    """Whether the self-test is there and passed wherever the file ran."""
+    results = [it["self_test"] for it in facts["accelerators"].values()]
+    return all(it in ("passed", "") for it in results)
 
 
 def _facts(classifier: Classifier) -> dict[str, Any]:
@@ -34,6 +52,7 @@ def _facts(classifier: Classifier) -> dict[str, Any]:
         "output": _end(given, "a probability for each class" if ours else "of classes"),
         "preprocessing": rule,
         "class_names": list(classifier.class_names),
+        "self_test": classifier.contract.get("self_test"),
         "operations": _operations(classifier),
     } | {
         name: contract[name]
@@ -75,6 +94,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         shape = " x ".join(map(str, facts[end]["shape"]))
         yield end, f"{shape} {facts[end]['dtype']}, {facts[end]['meaning']}"
     yield "image", _rule(facts["preprocessing"])
+    yield from _self_test(facts)
     names = facts["class_names"]
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""
     yield "classes", ", ".join(names[:10]) + more
@@ -84,6 +104,21 @@ def _lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         counts = [f"{count} {precision}" for precision, count in by_precision.items()]
         parts = counts if len(counts) > 1 else by_precision
         yield str(sum(by_precision.values())), f"{kind:<16} {', '.join(parts)}"
+
+
+def _self_test(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if facts["self_test"] is None:
+        said = "none: nothing in the file shows whether an accelerator answers rightly"
+        yield "self-test", said
+    elif "accelerators" not in facts:
+        yield "self-test", "carried; --self-test runs it"
+    for name, it in facts.get("accelerators", {}).items():
+        if it["latency_ms"] is None:
+            yield name.upper(), f"{it['runs']}: {it['reason']}"
+        else:
+            how = f"{it['runs']}, {it['latency_ms']:.2f} ms an image"
+            more = f"; {it['reason']}" if it["reason"] else ""
+            yield name.upper(), f"{how}, self-test {it['self_test']}{more}"
 
 
 def _rule(rule: dict[str, Any] | None) -> str:

@@ -5,6 +5,8 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING
 
+from keras_vit_export import reach
+from keras_vit_export.half import in_words
 from keras_vit_export.plots import EXACT_DB, figures, significant
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ $headline
 <main>
 <h2>Side by side</h2>
 $table
+<h2>Where they run</h2>
+$places
 <h2>Pictures</h2>
 <div class="figures">
 $figures
@@ -98,6 +102,7 @@ def html(reports: "Mapping[str, Report]", title: str) -> str:
         css=_CSS,
         headline=_headline(reports, exports),
         table=_side_by_side(reports),
+        places=_places({it.recipe: it.accelerators for it in exports}),
         figures="\n".join(figures(reports)),
         details="\n".join(_details(it, len(exports) == 1) for it in exports),
         footer=_footer(reports["keras"]),
@@ -213,6 +218,14 @@ def _side_by_side(reports) -> str:
     )
 
 
+def _places(found) -> str:
+    tried = "Tried on this machine, on a few images. Elsewhere, the self-test tells."
+    notes = [tried, *reach.notes(found)]
+    return _table("Where files run", reach.HEAD, reach.rows(found)) + "".join(
+        f'\n<p class="note">{escape(note)}</p>' for note in notes
+    )
+
+
 def _details(report, alone: bool) -> str:
     count = sum(sum(it.values()) for it in report.operations.values())
     left = sum(report.skipped.values())
@@ -224,12 +237,16 @@ def _details(report, alone: bool) -> str:
         or "not calibrated",
         "Branches smoothed": _codes(report.smoothed) or "none",
         "Protected operations": _codes(report.protected) or "none",
+        "In 16-bit floats": "<br>".join(
+            map(escape, in_words(report.half, report.shrunk))
+        )
+        or "not tried",
         "Images used": escape(_images_used(report)),
     }
     listed = "".join(f"<dt>{term}</dt><dd>{it}</dd>\n" for term, it in facts.items())
     return (
         f"<details{' open' if alone else ''}><summary><b>{escape(report.recipe)}</b>: "
-        f"{summary}</summary>\n{_skipped(report)}{_histogram(report)}\n"
+        f"{summary}</summary>\n{_skipped(report)}{_pitfalls(report)}{_histogram(report)}\n"
         f"<dl>\n{listed}</dl>\n</details>"
     )
 
@@ -244,6 +261,14 @@ def _skipped(report) -> str:
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.skipped.items())
     text = f"The quantizer skipped these, so they stayed in floats: {kinds}."
     return f'<p class="alert">{escape(text)}</p>\n'
+
+
+def _pitfalls(report) -> str:
+    """Operations that some GPU gets wrong."""
+    return "".join(
+        f'<p class="alert">{escape(f"A GPU may answer wrongly: {name}, {reason}")}</p>\n'
+        for name, reason in report.pitfalls.items()
+    )
 
 
 def _histogram(report) -> str:

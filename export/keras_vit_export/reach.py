@@ -19,9 +19,9 @@ class Reach:
     Attributes:
         runs: `"wholly"`, `"partly"`, `"refused"`, or `"missing"` on this machine.
         reason: Why not wholly, or empty.
-        agreement: Part of the images with the CPU's class, 0..1, or `None`.
-        distance: Largest total variation from the CPU's probabilities, 0..1, or `None`.
-        images: How many images that is measured on.
+        agreement: Part of the images with the CPU's class, 0..1; `None` for the CPU.
+        distance: Largest total variation from the CPU's probabilities, 0..1, likewise.
+        images: How many images it ran on.
         self_test: `"passed"`; `"failed: "` with both answers; `"not carried"`; or empty
             where it does not run.
         latency_ms: Median milliseconds of an image, or `None`.
@@ -40,13 +40,11 @@ class Reach:
         return dataclasses.asdict(self)
 
     @property
-    def summary(self) -> str:
-        """One cell of a table."""
-        if self.runs in (accelerators.MISSING, accelerators.REFUSED):
-            return f"{self.runs}: {self.reason}"
-        agreement = f"{self.agreement:.2%} as on the CPU ({self.images} images)"
-        parts = [self.runs, agreement, f"self-test {self.self_test}"]
-        return ", ".join([*parts, self.reason] if self.reason else parts)
+    def cells(self) -> tuple[str, str, str, str]:
+        """How it runs, agreement, self-test and milliseconds, for a table."""
+        agreement = self.agreement is not None and f"{self.agreement:.2%}"
+        latency = self.latency_ms is not None and f"{self.latency_ms:.2f}"
+        return self.runs, agreement or "-", self.self_test or "-", latency or "-"
 
 
 def reach(
@@ -72,7 +70,7 @@ def reach(
         tested = _self_test(classifier, classifier.probabilities)
         latency = classifier.benchmark(10).median_ms
         count = len(images)
-        found["cpu"] = Reach("wholly", "", 1.0, 0.0, count, tested, latency)
+        found["cpu"] = Reach("wholly", "", None, None, count, tested, latency)
     if "gpu" in names:
         found["gpu"] = _on_gpu(classifier, images, expected, patience)
         if found["gpu"].runs == accelerators.MISSING and "cpu" not in names:
@@ -117,14 +115,39 @@ def _told(classifier, row) -> str:
     return f"failed: {verdict.explain(classifier.class_names)}"
 
 
-def table(rows: Mapping[str, Mapping[str, Reach]]) -> str:
-    """Files by name, each with its accelerators, as a table in Markdown."""
-    names = list(dict.fromkeys(name for it in rows.values() for name in it))
-    lines = [
-        f"| format | {' | '.join(name.upper() for name in names)} |",
-        "|---" * (1 + len(names)) + "|",
+HEAD = ("format", "on", "runs", "agreement with the CPU", "self-test", "ms an image")
+
+
+def rows(found: Mapping[str, Mapping[str, Reach]]) -> list[tuple[str, ...]]:
+    """Cells under `HEAD`: a row for each file and accelerator that is here.
+
+    Args:
+        found: What `reach` gave, by name of the file.
+    """
+    return [
+        (name, accelerator.upper(), *it.cells)
+        for name, by_accelerator in found.items()
+        for accelerator, it in by_accelerator.items()
+        if it.runs != accelerators.MISSING
     ]
-    for name, found in rows.items():
-        cells = [found[it].summary if it in found else "-" for it in names]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+
+def notes(found: Mapping[str, Mapping[str, Reach]]) -> list[str]:
+    """Why files do not run wholly, and a line for each accelerator that is not here."""
+    lines = []
+    for name, by_accelerator in found.items():
+        for accelerator, it in by_accelerator.items():
+            if it.runs == accelerators.MISSING:
+                lines.append(f"{accelerator.upper()}: not tried, {it.reason}.")
+            elif it.reason:
+                lines.append(
+                    f"{name} on {accelerator.upper()}, {it.runs}: {it.reason}."
+                )
+    return list(dict.fromkeys(lines))
+
+
+def table(found: Mapping[str, Mapping[str, Reach]]) -> str:
+    """Where files run, as a table in Markdown, and why not elsewhere below it."""
+    lines = [HEAD, ("---",) * len(HEAD), *rows(found)]
+    markdown = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n\n".join([markdown, *notes(found)])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from keras_vit.evaluation import Evaluation
 from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
+from keras_vit_export.half import in_words
 from keras_vit_export.reach import Reach
 from keras_vit_export.runtime import Classifier
 
@@ -65,6 +66,7 @@ class Report:
         half: What 16-bit floats, as of GPUs and NPUs, make of the float model:
             `Half.as_dict()`.
         shrunk: Factor of each norm that would overflow there, by its name.
+        weak_self_test: Whether wrong answers may pass the file's self-test.
         accelerators: What each makes of the file, by name: `Reach`.
         environment: Hardware and versions.
     """
@@ -95,6 +97,7 @@ class Report:
     pitfalls: dict[str, str] = dataclasses.field(default_factory=dict)
     half: dict[str, Any] = dataclasses.field(default_factory=dict)
     shrunk: dict[str, float] = dataclasses.field(default_factory=dict)
+    weak_self_test: bool = False
     accelerators: dict[str, Reach] = dataclasses.field(default_factory=dict)
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -366,12 +369,13 @@ def details(report: Report) -> str:
     )
     for kind, count in report.skipped.items():
         lines.append(f"Left in floats, since the quantizer has no rule: {count} {kind}")
-    lines += [
-        f"{name.upper()}: {it.summary}" for name, it in report.accelerators.items()
-    ]
     for name, reason in report.pitfalls.items():
         lines.append(f"A GPU may answer wrongly: {name}, {reason}")
-    lines += _half_lines(report)
+    if report.weak_self_test:
+        lines.append(
+            "The self-test tells little: all patterns get as good as one answer"
+        )
+    lines += in_words(report.half, report.shrunk)
     if report.not_rewritten:
         lines.append(f"Not rewritten: {report.not_rewritten}")
     if report.chosen:
@@ -386,33 +390,6 @@ def details(report: Report) -> str:
     if report.top1 is None:
         lines.append("Top-1 was not measured: no images with labels were given.")
     return "\n".join(lines)
-
-
-def _half_lines(report: Report) -> list[str]:
-    """What 16-bit floats make of the model, where that was tried."""
-    half = report.half
-    if "unknown" in half:
-        return [f"Not tried in 16-bit floats, for want of rules: {half['unknown']}"]
-    if not half:
-        return []
-    lines = []
-    if half["snr_db"] is not None:
-        short = half["snr_of_short_sums_db"]
-        sums = "infinite answers" if short is None else f"{short:.1f} dB"
-        peak = max(
-            (half[kind] for kind in ("activation", "square", "sum_of_squares")),
-            key=lambda it: it["largest"],
-        )
-        lines.append(
-            f"In 16-bit floats, as of GPUs: {half['snr_db']:.1f} dB, {sums} where sums "
-            f"are of 16 bits too; {peak['headroom_bits']:.1f} bits of room at "
-            f"{peak['at']}; {half['subnormals']:.2%} of the numbers subnormal"
-        )
-    for name in half["overflows"]:
-        lines.append(f"Infinite in 16-bit floats, on GPUs and NPUs: {name}")
-    for name, factor in report.shrunk.items():
-        lines.append(f"Shrunk by {factor:g} before its squares overflow: {name}")
-    return lines
 
 
 def _random_pixels(reference: KerasClassifier) -> tf.data.Dataset:

@@ -42,6 +42,17 @@ class Pattern:
     low: int
     span: int
 
+    @property
+    def is_drawable(self) -> bool:
+        """Whether its numbers are those of a pattern, whatever a file may hold."""
+        numbers = dataclasses.astuple(self)
+        return (
+            all(type(number) is int and number >= 0 for number in numbers)
+            and self.seed < _PRIME
+            and self.cell > 0
+            and self.low + self.span <= 255
+        )
+
     def draw(self, shape: tuple[int, int, int]) -> np.ndarray:
         """Uint8 `(height, width, c)`.
 
@@ -168,9 +179,10 @@ def find_self_test(contract: Mapping[str, Any], num_classes: int) -> SelfTest | 
         return None
     try:
         found = SelfTest.from_dict(contract[KEY])
-        found.pattern.draw((1, 1, 1))
         whole = (
-            found.classes.shape == found.probabilities.shape
+            found.pattern.is_drawable
+            and found.classes.dtype.kind == "i"
+            and found.classes.shape == found.probabilities.shape
             and len(found.classes) == min(num_classes, len(found.classes)) > 0
             and 0 <= found.classes.min()
             and found.classes.max() < num_classes
@@ -233,7 +245,9 @@ def _patterns(side: int) -> Iterator[Pattern]:
 
 
 def _score(row: np.ndarray) -> float:
-    """Lowest where two classes are as good as tied, or one is certain: wrong answers
-    are often that."""
+    """Lowest where two classes are as good as tied, or one is certain.
+
+    Of a certain class a wrong answer may be as certain.
+    """
     second, first = np.sort(row)[-2:]
     return float(min(first - second, 1 - first))
