@@ -63,6 +63,7 @@ RANKS = [
         "keras_vit_export.reach",
         "keras_vit_export.rewrites",
     },
+    {"keras_vit_export.wording"},
     {
         "keras_vit_export.convert",
         "keras_vit_export.calibration",

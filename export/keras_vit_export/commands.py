@@ -247,7 +247,7 @@ def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
 
 
 def _print_reach(reports) -> None:
-    from keras_vit_export.reach import table
+    from keras_vit_export.wording import table
 
     files = {name: it.accelerators for name, it in reports.items() if name != "keras"}
     print(table(files) + "\n")

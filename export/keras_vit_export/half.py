@@ -110,32 +110,3 @@ def _examined(float_model: bytes, images: np.ndarray) -> Half:
 
 def _snr(exact: np.ndarray, found: np.ndarray) -> float:
     return snr_db(exact, found) if np.isfinite(found).all() else -math.inf
-
-
-def in_words(half: Mapping[str, Any], shrunk: Mapping[str, float]) -> list[str]:
-    """What a report says of 16-bit floats, a line each.
-
-    Args:
-        half: `Half.as_dict()`; empty if nothing was tried.
-        shrunk: Factors of norms, by name.
-    """
-    if "unknown" in half:
-        return [f"Not tried in 16-bit floats, for want of rules: {half['unknown']}"]
-    if not half:
-        return []
-    lines = []
-    if half["snr_db"] is not None:
-        short = half["snr_of_short_sums_db"]
-        sums = "infinite answers" if short is None else f"{short:.1f} dB"
-        peaks = (half[kind] for kind in ("activation", "square", "sum_of_squares"))
-        peak = max(peaks, key=lambda it: it["largest"])
-        lines.append(
-            f"In 16-bit floats, as of GPUs: {half['snr_db']:.1f} dB, {sums} where sums "
-            f"are of 16 bits too; {peak['headroom_bits']:.1f} bits of room at "
-            f"{peak['at']}; {half['subnormals']:.2%} of the numbers subnormal"
-        )
-    for name in half["overflows"]:
-        lines.append(f"Infinite in 16-bit floats, on GPUs and NPUs: {name}")
-    for name, factor in shrunk.items():
-        lines.append(f"Shrunk by {factor:g} before its squares overflow: {name}")
-    return lines

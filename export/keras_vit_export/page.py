@@ -5,8 +5,7 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING
 
-from keras_vit_export import reach
-from keras_vit_export.half import in_words
+from keras_vit_export import wording
 from keras_vit_export.plots import EXACT_DB, figures, significant
 
 if TYPE_CHECKING:
@@ -220,10 +219,10 @@ def _side_by_side(reports) -> str:
 
 def _places(found) -> str:
     tried = "Tried on this machine, on a few images. Elsewhere, the self-test tells."
-    notes = [tried, *reach.notes(found)]
-    return _table("Where files run", reach.HEAD, reach.rows(found)) + "".join(
-        f'\n<p class="note">{escape(note)}</p>' for note in notes
-    )
+    rows = wording.rows(found)
+    table = _table("Where files run", wording.HEAD, rows) + "\n" if rows else ""
+    notes = [tried, *wording.notes(found)]
+    return table + "\n".join(f'<p class="note">{escape(it)}</p>' for it in notes)
 
 
 def _details(report, alone: bool) -> str:
@@ -238,7 +237,7 @@ def _details(report, alone: bool) -> str:
         "Branches smoothed": _codes(report.smoothed) or "none",
         "Protected operations": _codes(report.protected) or "none",
         "In 16-bit floats": "<br>".join(
-            map(escape, in_words(report.half, report.shrunk))
+            map(escape, wording.of_half(report.half, report.shrunk))
         )
         or "not tried",
         "Images used": escape(_images_used(report)),

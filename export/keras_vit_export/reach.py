@@ -1,7 +1,7 @@
 """Where a file runs: on each accelerator wholly, partly or not, and if rightly."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,9 @@ class Reach:
         return dataclasses.asdict(self)
 
     @property
-    def cells(self) -> tuple[str, str, str, str]:
-        """How it runs, agreement, self-test and milliseconds, for a table."""
-        agreement = self.agreement is not None and f"{self.agreement:.2%}"
-        latency = self.latency_ms is not None and f"{self.latency_ms:.2f}"
-        return self.runs, agreement or "-", self.self_test or "-", latency or "-"
+    def is_missing(self) -> bool:
+        """Whether this machine has no such accelerator."""
+        return self.runs == accelerators.MISSING
 
 
 def reach(
@@ -73,7 +71,7 @@ def reach(
         found["cpu"] = Reach("wholly", "", None, None, count, tested, latency)
     if "gpu" in names:
         found["gpu"] = _on_gpu(classifier, images, expected, patience)
-        if found["gpu"].runs == accelerators.MISSING and "cpu" not in names:
+        if found["gpu"].is_missing and "cpu" not in names:
             raise RuntimeError(f"There is no GPU here: {found['gpu'].reason}.")
     return found
 
@@ -113,41 +111,3 @@ def _told(classifier, row) -> str:
     if verdict.passed:
         return "passed"
     return f"failed: {verdict.explain(classifier.class_names)}"
-
-
-HEAD = ("format", "on", "runs", "agreement with the CPU", "self-test", "ms an image")
-
-
-def rows(found: Mapping[str, Mapping[str, Reach]]) -> list[tuple[str, ...]]:
-    """Cells under `HEAD`: a row for each file and accelerator that is here.
-
-    Args:
-        found: What `reach` gave, by name of the file.
-    """
-    return [
-        (name, accelerator.upper(), *it.cells)
-        for name, by_accelerator in found.items()
-        for accelerator, it in by_accelerator.items()
-        if it.runs != accelerators.MISSING
-    ]
-
-
-def notes(found: Mapping[str, Mapping[str, Reach]]) -> list[str]:
-    """Why files do not run wholly, and a line for each accelerator that is not here."""
-    lines = []
-    for name, by_accelerator in found.items():
-        for accelerator, it in by_accelerator.items():
-            if it.runs == accelerators.MISSING:
-                lines.append(f"{accelerator.upper()}: not tried, {it.reason}.")
-            elif it.reason:
-                lines.append(
-                    f"{name} on {accelerator.upper()}, {it.runs}: {it.reason}."
-                )
-    return list(dict.fromkeys(lines))
-
-
-def table(found: Mapping[str, Mapping[str, Reach]]) -> str:
-    """Where files run, as a table in Markdown, and why not elsewhere below it."""
-    lines = [HEAD, ("---",) * len(HEAD), *rows(found)]
-    markdown = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n\n".join([markdown, *notes(found)])

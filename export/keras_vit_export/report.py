@@ -18,9 +18,9 @@ from tqdm import tqdm
 from keras_vit.evaluation import Evaluation
 from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
-from keras_vit_export.half import in_words
 from keras_vit_export.reach import Reach
 from keras_vit_export.runtime import Classifier
+from keras_vit_export.wording import of_half
 
 LATENCY_ROUNDS = 30
 # Slow models get fewer rounds, but no fewer than this.
@@ -375,7 +375,7 @@ def details(report: Report) -> str:
         lines.append(
             "The self-test tells little: all patterns get as good as one answer"
         )
-    lines += in_words(report.half, report.shrunk)
+    lines += of_half(report.half, report.shrunk)
     if report.not_rewritten:
         lines.append(f"Not rewritten: {report.not_rewritten}")
     if report.chosen:

@@ -141,7 +141,7 @@ class SelfTest:
         """Whether wrong answers may pass: the model is all but sure, or knows nothing."""
         rest = 1 - self.probabilities.sum()
         away = np.abs(self.probabilities - self.probabilities.mean()).sum() / 2 + rest
-        return min(1 - self.probabilities.max(), away) <= self.tolerance
+        return bool(min(1 - self.probabilities.max(), away) <= self.tolerance)
 
     def as_dict(self) -> dict[str, Any]:
         """For the contract; JSON types."""

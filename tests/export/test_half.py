@@ -7,11 +7,12 @@ import tensorflow as tf
 from keras_vit_export.activations import logits_name, read_all
 from keras_vit_export.convert import convert_as_it_is, convert_graph, read_origin
 from keras_vit_export.exporter import export
-from keras_vit_export.half import examine, in_words
+from keras_vit_export.half import examine
 from keras_vit_export.headroom import give_headroom, shrink_norms, shrunk_norms
 from keras_vit_export.inspection import read_operations
 from keras_vit_export.machine import LARGEST, Machine, rounded
 from keras_vit_export.rewrites import rewrite
+from keras_vit_export.wording import of_half
 
 from keras_vit import build_vit
 
@@ -142,7 +143,7 @@ def test_the_export_shrinks_and_says_so(large, images):
     _, report = export(large, "float32", images)
     assert len(report.shrunk) == 5 and report.half["snr_db"] > 45
     assert report.max_difference < 1e-4
-    assert in_words(report.half, report.shrunk)[1].startswith("Shrunk by 0.")
+    assert of_half(report.half, report.shrunk)[1].startswith("Shrunk by 0.")
 
 
 def test_a_tensor_that_no_norm_can_help_is_named(model, images):
@@ -151,7 +152,7 @@ def test_a_tensor_that_no_norm_can_help_is_named(model, images):
     _, report = export(model, "float32", images)
     assert report.half["snr_db"] is None
     assert "block_01_mlp_hidden" in report.half["overflows"][0]
-    (first, *_) = in_words(report.half, report.shrunk)
+    (first, *_) = of_half(report.half, report.shrunk)
     assert first.startswith("Infinite in 16-bit floats, on GPUs and NPUs: block_01_mlp")
 
 
@@ -165,4 +166,4 @@ def test_a_model_of_another_make_is_tried_or_its_operations_are_named(pixels):
     assert examine(content, pixels[:2]).snr_db > 40
     odd = keras.Model(inputs, keras.layers.Dense(3)(keras.ops.cumsum(x, axis=1)))
     half = examine(convert_as_it_is(read_origin(odd).classifier), pixels[:2])
-    assert half.unknown and "want of rules: CUMSUM" in in_words(half.as_dict(), {})[0]
+    assert half.unknown and "want of rules: CUMSUM" in of_half(half.as_dict(), {})[0]

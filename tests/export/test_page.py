@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 from keras_vit_export import page, plots
+from keras_vit_export.reach import Reach
 from keras_vit_export.report import Report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
@@ -213,11 +214,37 @@ def test_skipped_operations_are_shown_and_only_then():
 
 def test_the_histogram_counts_operations_by_precision():
     rows = Page(page.html(changed(), "Title")).rows
-    assert rows[3:] == [
+    assert rows[-3:] == [
         ["operation", "int8", "float32", "all"],
         ["FULLY_CONNECTED", "17", "", "17"],
         ["GELU", "3", "1", "4"],
     ]
+
+
+def test_where_a_file_runs_is_told():
+    found = {
+        "cpu": Reach("wholly", "", None, None, 9, "passed", 0.5),
+        "gpu": Reach("partly", "on the CPU: MEAN (<no>)", 0.75, 0.3, 8, "failed: x", 2),
+    }
+    half = {"unknown": "CUMSUM"}
+    reports = changed(
+        accelerators=found, half=half, pitfalls={"block_00": "ADD: <ranks>"}
+    )
+    parsed = Page(page.html(reports, "Title"))
+    assert ["static_int8", "CPU", "wholly", "-", "passed", "0.50"] in parsed.rows
+    assert [
+        "static_int8",
+        "GPU",
+        "partly",
+        "75.00%",
+        "failed: x",
+        "2.00",
+    ] in parsed.rows
+    assert "static_int8 on GPU, partly: on the CPU: MEAN (<no>)." in parsed.text
+    assert "A GPU may answer wrongly: block_00, ADD: <ranks>" in parsed.text
+    assert "Not tried in 16-bit floats, for want of rules: CUMSUM" in parsed.text
+    missing = changed(accelerators={"gpu": Reach("missing", "no Vulkan")})
+    assert "GPU: not tried, no Vulkan." in Page(page.html(missing, "Title")).text
 
 
 def test_how_a_file_was_made_is_told():

@@ -1,0 +1,84 @@
+"""What reports say in words: where files run, and what 16-bit floats make of them.
+
+Light: for the page, which loads nothing heavy.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keras_vit_export.reach import Reach
+
+# What each accelerator makes of each file, by their names.
+Files = Mapping[str, Mapping[str, "Reach"]]
+HEAD = ("format", "on", "runs", "agreement with the CPU", "self-test", "ms an image")
+
+
+def rows(found: Files) -> list[tuple[str, ...]]:
+    """Cells under `HEAD`: a row for each file and accelerator that is here.
+
+    Args:
+        found: What `reach` gave, by name of the file.
+    """
+    return [
+        (name, accelerator.upper(), *_cells(it))
+        for name, by_accelerator in found.items()
+        for accelerator, it in by_accelerator.items()
+        if not it.is_missing
+    ]
+
+
+def _cells(reach: "Reach") -> tuple[str, str, str, str]:
+    agreement = reach.agreement is not None and f"{reach.agreement:.2%}"
+    latency = reach.latency_ms is not None and f"{reach.latency_ms:.2f}"
+    return reach.runs, agreement or "-", reach.self_test or "-", latency or "-"
+
+
+def notes(found: Files) -> list[str]:
+    """Why files do not run wholly, and a line for each accelerator that is not here."""
+    lines = []
+    for name, by_accelerator in found.items():
+        for accelerator, it in by_accelerator.items():
+            if it.is_missing:
+                lines.append(f"{accelerator.upper()}: not tried, {it.reason}.")
+            elif it.reason:
+                lines.append(
+                    f"{name} on {accelerator.upper()}, {it.runs}: {it.reason}."
+                )
+    return list(dict.fromkeys(lines))
+
+
+def table(found: Files) -> str:
+    """Where files run, as a table in Markdown, and why not elsewhere below it."""
+    lines = [HEAD, ("---",) * len(HEAD), *rows(found)]
+    markdown = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n\n".join([markdown, *notes(found)])
+
+
+def of_half(half: Mapping[str, Any], shrunk: Mapping[str, float]) -> list[str]:
+    """What a report says of 16-bit floats, a line each.
+
+    Args:
+        half: `Half.as_dict()`; empty if nothing was tried.
+        shrunk: Factors of norms, by name.
+    """
+    if "unknown" in half:
+        return [f"Not tried in 16-bit floats, for want of rules: {half['unknown']}"]
+    if not half:
+        return []
+    lines = []
+    if half["snr_db"] is not None:
+        short = half["snr_of_short_sums_db"]
+        sums = "infinite answers" if short is None else f"{short:.1f} dB"
+        peaks = (half[kind] for kind in ("activation", "square", "sum_of_squares"))
+        peak = max(peaks, key=lambda it: it["largest"])
+        lines.append(
+            f"In 16-bit floats, as of GPUs: {half['snr_db']:.1f} dB, {sums} where sums "
+            f"are of 16 bits too; {peak['headroom_bits']:.1f} bits of room at "
+            f"{peak['at']}; {half['subnormals']:.2%} of the numbers subnormal"
+        )
+    for name in half["overflows"]:
+        lines.append(f"Infinite in 16-bit floats, on GPUs and NPUs: {name}")
+    for name, factor in shrunk.items():
+        lines.append(f"Shrunk by {factor:g} before its squares overflow: {name}")
+    return lines
