@@ -31,13 +31,14 @@ _CHILD = "from keras_vit_export.accelerators import answer_parent; answer_parent
 # What the log says where there is no device, and what people are told of it.
 _NO_DEVICE = {
     r"No module named 'ai_edge_litert": "ai-edge-litert with its CompiledModel is needed",
-    r"cannot import name|unexpected keyword": "this ai-edge-litert is too old for it",
-    r"Couldn't load Vulkan: ([^\n]+)": "no Vulkan",
-    r"No adapters found": "no graphics adapter",
-    r"[Aa]ccelerator[^\n]* could not be loaded|No GPU accelerator|kLiteRtStatusErrorNotFound[^\n]*GPU": (
-        "this ai-edge-litert has no GPU accelerator"
+    r"cannot import name|'(?:CompiledModel|HardwareAccelerator)'.* has no attribute": (
+        "this ai-edge-litert is too old for it"
     ),
+    r"Couldn't load Vulkan: ([^\n]+)": r"no Vulkan (\1)",
+    r"No adapters found": "no graphics adapter",
 }
+# Then LiteRT gives everything to the CPU, and calls that wholly accelerated.
+_NO_LIBRARY = "GPU accelerator could not be loaded"
 # Which driver there is, is asked once in a process.
 _VARIABLES = ("LD_LIBRARY_PATH", "VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 _missing: dict[tuple, "Trial"] = {}
@@ -79,6 +80,7 @@ class Gpu:
     def __init__(self, content: bytes, log: bool = False):
         from ai_edge_litert.compiled_model import CompiledModel
         from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+        from ai_edge_litert.interpreter import Interpreter
 
         both = HardwareAccelerator.GPU | HardwareAccelerator.CPU
         with contextlib.nullcontext() if log else _silent():
@@ -88,12 +90,13 @@ class Gpu:
                 *model.create_input_buffers(0),
                 *model.create_output_buffers(0),
             ]
-            (signature,) = model.get_signature_list()
-            (taken,) = model.get_input_tensor_details(signature).values()
-            (given,) = model.get_output_tensor_details(signature).values()
+            # Whose own descriptions of its ends came later than its GPU.
+            interpreter = Interpreter(model_content=content)
+            (taken,) = interpreter.get_input_details()
+            (given,) = interpreter.get_output_details()
             self._taken = np.dtype(taken["dtype"])
             self._given = np.dtype(given["dtype"])
-            self._shape = tuple(taken["shape"])
+            self._shape = tuple(map(int, taken["shape"]))
             self._count = int(np.prod(given["shape"]))
             self(np.zeros(self._shape[1:]))  # the first is slower, and has a log too
         self.wholly = model.is_fully_accelerated()
@@ -166,14 +169,21 @@ def attempt(content: bytes, images: np.ndarray, patience: float = PATIENCE) -> T
     except subprocess.TimeoutExpired:
         return Trial(REFUSED, f"does not answer in {patience:g} seconds")
     log = child.stderr.decode(errors="replace")
+    trial = _trial(child, log)
+    if trial.runs == MISSING:  # for every model
+        _missing[variables] = trial
+    return trial
+
+
+def _trial(child: subprocess.CompletedProcess, log: str) -> Trial:
+    """What a process found out that has ended."""
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         return Trial(REFUSED, f"ends the process by {name}")
+    if _NO_LIBRARY in log:
+        return Trial(MISSING, "this ai-edge-litert has no GPU accelerator")
     if child.returncode:
-        trial = _failure(log)
-        if trial.runs == MISSING:  # for every model
-            _missing[variables] = trial
-        return trial
+        return _failure(log)
     found = np.load(io.BytesIO(child.stdout))
     reason = "" if found["wholly"] else f"on the CPU: {unsupported(log)}"
     runs = WHOLLY if found["wholly"] else PARTLY
@@ -205,10 +215,11 @@ def answer_parent() -> None:
 def _failure(log: str) -> Trial:
     for pattern, words in _NO_DEVICE.items():
         if found := re.search(pattern, log):
-            more = f" ({found[1]})" if found.groups() else ""
-            return Trial(MISSING, words + more)
-    lines = log.strip().splitlines() or ["it ends without a word"]
-    return Trial(REFUSED, unsupported(log) or " ".join(lines[-1].split())[:200])
+            return Trial(MISSING, found.expand(words))
+    # LiteRT goes on to talk after the last line of a traceback.
+    errors = re.findall(r"^\w*(?:Error|Exception): .+", log, re.MULTILINE)
+    last = errors[-1] if errors else "it ends without a word"
+    return Trial(REFUSED, unsupported(log) or " ".join(last.split())[:200])
 
 
 def unsupported(log: str) -> str:

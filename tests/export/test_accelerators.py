@@ -4,8 +4,8 @@ Drivers here are made of a few lines of Python, as this suite needs no GPU;
 `make test-devices` runs a real one.
 """
 
-import os
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -32,17 +32,22 @@ class CompiledModel:
         return cls()
     def create_input_buffers(self, index): return [Buffer()]
     create_output_buffers = create_input_buffers
-    def get_signature_list(self): return {{"serve": {{}}}}
-    def get_input_tensor_details(self, name):
-        return {{"image": {{"dtype": np.float32, "shape": (1, 8, 8, 1)}}}}
-    def get_output_tensor_details(self, name):
-        return {{"answer": {{"dtype": np.float32, "shape": (1, 10)}}}}
     def is_fully_accelerated(self): return {wholly}
     def run_by_index(self, index, taken, given):
         {run}
         given[0].values = taken[0].values
 
 ROW = np.arange(10) / 45
+"""
+INTERPRETER = """
+import numpy as np
+
+class Interpreter:
+    def __init__(self, model_content): pass
+    def get_input_details(self):
+        return [{"dtype": np.float32, "shape": np.array([1, 8, 8, 1])}]
+    def get_output_details(self):
+        return [{"dtype": np.float32, "shape": np.array([1, 10])}]
 """
 
 
@@ -56,6 +61,7 @@ def driver(tmp_path, monkeypatch):
         (package / "__init__.py").write_text("")
         kinds = "class HardwareAccelerator:\n    CPU, GPU = 1, 2\n"
         (package / "hardware_accelerator.py").write_text(kinds)
+        (package / "interpreter.py").write_text(INTERPRETER)
         if script is not None:
             text = script.format(start=start, run=run, wholly=wholly)
             (package / "compiled_model.py").write_text(text)
@@ -105,7 +111,14 @@ def test_what_runs_on_the_cpu_is_named(driver):
         ({"start": "time.sleep(60)"}, "refused", "does not answer in 2 seconds"),
         ({"run": "time.sleep(60)"}, "refused", "does not answer in 2 seconds"),
         ({"run": "os.kill(os.getpid(), 11)"}, "refused", "ends the process by SIGSEGV"),
-        ({"start": "raise RuntimeError('no kernel')"}, "refused", "no kernel"),
+        (
+            {
+                "start": "import atexit; atexit.register(os.write, 2, b'INFO: the end'); "
+                "raise RuntimeError('no kernel')"
+            },
+            "refused",
+            "no kernel",
+        ),
         ({"start": "os._exit(7)"}, "refused", "without a word"),
         (
             {
@@ -128,8 +141,24 @@ def test_what_runs_on_the_cpu_is_named(driver):
             "missing",
             "no graphics",
         ),
+        (
+            {
+                "start": "sys.stderr.write('WARNING: [gpu_registry.cc:160] GPU "
+                "accelerator could not be loaded and registered.\\n')"
+            },
+            "missing",  # although the CPU answers in its place
+            "this ai-edge-litert has no GPU accelerator",
+        ),
+        (
+            {
+                "start": "sys.stderr.write('WARNING: NPU accelerator could not be "
+                "loaded.\\n'); raise RuntimeError('no kernel')"
+            },
+            "refused",
+            "no kernel",
+        ),
         ({"script": None}, "missing", "ai-edge-litert with its CompiledModel"),
-        ({"script": "class CompiledModel: pass"}, "refused", "from_buffer"),
+        ({"script": "class CompiledModel: pass"}, "missing", "is too old for it"),
     ],
 )
 def test_what_goes_wrong_is_one_line(options, runs, words, driver):
@@ -251,9 +280,9 @@ def test_an_accelerator_that_nobody_knows_is_answered_with_those_that_are():
 
 def test_an_image_of_another_shape_is_refused_on_the_gpu_too(driver, monkeypatch):
     driver()
-    monkeypatch.delitem(os.sys.modules, "ai_edge_litert.compiled_model", False)
-    monkeypatch.delitem(os.sys.modules, "ai_edge_litert.hardware_accelerator", False)
-    monkeypatch.delitem(os.sys.modules, "ai_edge_litert", False)
+    for name in list(sys.modules):
+        if name.partition(".")[0] == "ai_edge_litert":
+            monkeypatch.delitem(sys.modules, name)
     gpu = accelerators.Gpu(b"a model")
     assert gpu(np.ones((8, 8, 1))).shape == (10,)
     with pytest.raises(ValueError, match=r"shape \(8, 8, 1\). Received: \(8, 9, 1\)"):
