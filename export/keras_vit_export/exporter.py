@@ -23,6 +23,7 @@ from keras_vit_export.description import describe
 from keras_vit_export.float_models import FloatModels
 from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
+from keras_vit_export.half import short_probabilities
 from keras_vit_export.headroom import shrunk_norms
 from keras_vit_export.inspection import read_operations
 from keras_vit_export.layout import pitfalls
@@ -293,7 +294,7 @@ class Exporter:
         reports = measure(reference, candidates, self.splits.report)
         files = {}
         for name, made in exports.items():
-            test = self._self_test(candidates[name], made.recipe)
+            test = self._self_test(candidates[name], made)
             files[name] = self._written(contents[name], reports[name], test)
             reports[name] = dataclasses.replace(
                 reports[name],
@@ -304,11 +305,14 @@ class Exporter:
             )
         return files, reports
 
-    def _self_test(self, candidate: Classifier, recipe: Recipe) -> SelfTest:
+    def _self_test(self, candidate: Classifier, made: Export) -> SelfTest:
+        exact = Classifier(made.float_model)
         return make_self_test(
             lambda image: candidate.probabilities([image])[0],
+            lambda image: exact.probabilities([image])[0],
+            lambda image: short_probabilities(made.float_model, image),
             self.origin.classifier.model.input_shape[1:],
-            recipe.tolerance,
+            made.recipe.tolerance,
             metadata.digest(candidate.content),
         )
 

@@ -108,5 +108,14 @@ def _examined(float_model: bytes, images: np.ndarray) -> Half:
     )
 
 
+def short_probabilities(float_model: bytes, image: np.ndarray) -> np.ndarray:
+    """Probabilities `(num_classes,)` of an image in 16-bit floats; NaN if unknown."""
+    try:
+        *_, row = Machine(float_model)(image).values()
+    except UnknownOperationError:
+        return np.array(np.nan)
+    return row[0]
+
+
 def _snr(exact: np.ndarray, found: np.ndarray) -> float:
     return snr_db(exact, found) if np.isfinite(found).all() else -math.inf

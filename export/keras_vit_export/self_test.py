@@ -6,6 +6,7 @@ the answer against the one that is stored. NumPy only.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -20,6 +21,9 @@ ALL_CLASSES, MOST_PROBABLE = 1000, 500
 _DECIMALS = 5
 # A pattern that scores this is taken without looking at more.
 _ENOUGH = 0.25
+_MOST = 0.5  # beyond which anything would pass
+
+Answer = Callable[[np.ndarray], np.ndarray]
 
 
 class UselessError(ValueError):
@@ -200,33 +204,48 @@ def find_self_test(contract: Mapping[str, Any], num_classes: int) -> SelfTest | 
 
 
 def make_self_test(
-    answer: Callable[[np.ndarray], np.ndarray],
+    answer: Answer,
+    exact: Answer,
+    short: Answer,
     shape: tuple[int, int, int],
     tolerance: float,
     sha256: str,
 ) -> SelfTest:
-    """The self-test on the pattern that sets classes most clearly apart.
+    """The self-test on the pattern that sets classes apart, and that rounding moves least.
 
     Args:
         answer: The checked run, from an image `(height, width, c)` of uint8 to
             probabilities `(num_classes,)`.
+        exact: The same in 32-bit floats, before a recipe rounded anything.
+        short: The same in 16-bit floats.
         shape: (height, width, c) of the image.
-        tolerance: The recipe's.
+        tolerance: The recipe's. It is more where rounding moves the answer by more than
+            half of it: another runtime rounds as much, and elsewhere.
         sha256: Of the flatbuffer that answers.
     """
-    best, most = None, -1.0
+    best, most = None, -math.inf
     for pattern in _patterns(int(min(shape[:2]))):
-        row = answer(pattern.draw(shape))
-        if (score := _score(row)) > most:
-            best, most = (pattern, row), score
+        image = pattern.draw(shape)
+        row, unrounded = answer(image), exact(image)
+        moved = _distance(row, unrounded)
+        if (score := _score(row) - moved) > most:
+            best, most = (pattern, row, unrounded, moved), score
         if most >= _ENOUGH:
             break
-    pattern, row = best
+    pattern, row, unrounded, moved = best
+    moved = max(moved, _distance(short(pattern.draw(shape)), unrounded))
+    tolerance = min(max(tolerance, 2 * moved), _MOST)
     classes = np.arange(len(row))
     if len(row) > ALL_CLASSES:
         classes = np.sort(np.argsort(-row, kind="stable")[:MOST_PROBABLE])
     kept = np.asarray(row, np.float64)[classes].round(_DECIMALS)
     return SelfTest(pattern, classes, kept, tolerance, sha256)
+
+
+def _distance(row: np.ndarray, other: np.ndarray) -> float:
+    """Total variation; 0 of an answer that holds no numbers, which is no measure."""
+    distance = 0.5 * np.abs(np.subtract(row, other, dtype=np.float64)).sum()
+    return float(np.nan_to_num(distance, posinf=0.0))
 
 
 def _patterns(side: int) -> Iterator[Pattern]:
