@@ -216,10 +216,13 @@ def _failure(log: str) -> Trial:
     for pattern, words in _NO_DEVICE.items():
         if found := re.search(pattern, log):
             return Trial(MISSING, found.expand(words))
-    # LiteRT goes on to talk after the last line of a traceback.
-    errors = re.findall(r"^\w*(?:Error|Exception): .+", log, re.MULTILINE)
-    last = errors[-1] if errors else "it ends without a word"
-    return Trial(REFUSED, unsupported(log) or " ".join(last.split())[:200])
+    # What LiteRT's kernels say of it, else what can't go to the GPU, else Python's last
+    # line, after which LiteRT goes on to talk.
+    kernels = re.findall(r"^ERROR: (?!\[|Following )(.+)", log, re.MULTILINE)[:1]
+    listed = [words] if (words := unsupported(log)) else []
+    errors = re.findall(r"^\w*(?:Error|Exception): .+", log, re.MULTILINE)[-1:]
+    first, *_ = [*kernels, *listed, *errors, "it ends without a word"]
+    return Trial(REFUSED, " ".join(first.split())[:200])
 
 
 def unsupported(log: str) -> str:

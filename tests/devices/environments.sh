@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the runtimes of `make test-devices`, each in a folder of .venv-devices/ with a
-# bin/python. One that can't be made leaves a NAME.log, whose last line the tests give as
-# the reason for skipping it. Needs no root and changes nothing outside the folder.
+# bin/python, or gpu/ with the `variables` that this Python needs. One that can't be made
+# leaves a NAME.log, whose last line the tests give as the reason for skipping it. Needs
+# no root and changes nothing outside the folder.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p .venv-devices
@@ -29,20 +30,30 @@ tflite_runtime() { # the last release has wheels up to Python 3.11
     tflite-runtime/bin/python "${PIP[@]}" install tflite-runtime==2.14.0 'numpy<2' pillow
 }
 
-arm64_root() { # Debian's Python for arm64, unpacked beside a package database of its own
-  local tool name=arm64-root
-  for tool in apt-get dpkg-deb qemu-aarch64-static; do
-    command -v $tool >/dev/null ||
+tools() { # NAME...
+  local tool
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null ||
       { fail "$tool is missing: on Debian, apt install qemu-user-static"; return 1; }
   done
-  mkdir -p $name/{usr/lib,usr/bin,usr/sbin} apt/{lists,archives}/partial
-  ln -s usr/lib usr/bin usr/sbin $name/
+}
+
+own_apt() { # ARCHITECTURE: `apt`, an apt-get beside a package database of its own
+  mkdir -p apt/{lists,archives}/partial
   touch apt/status
-  local apt=(apt-get --quiet --quiet --assume-yes -o APT::Architecture=arm64
-    -o APT::Architectures::=arm64 -o APT::Sandbox::User= -o Debug::NoLocking=1
+  apt=(apt-get --quiet --quiet --assume-yes -o APT::Architecture="$1"
+    -o APT::Architectures::="$1" -o APT::Sandbox::User= -o Debug::NoLocking=1
     -o Dir::State="$here/apt" -o Dir::State::status="$here/apt/status"
     -o Dir::Cache="$here/apt")
-  "${apt[@]}" update &&
+  "${apt[@]}" update
+}
+
+arm64_root() { # Debian's Python for arm64
+  local apt name=arm64-root
+  tools apt-get dpkg-deb qemu-aarch64-static || return 1
+  mkdir -p $name/{usr/lib,usr/bin,usr/sbin}
+  ln -s usr/lib usr/bin usr/sbin $name/
+  own_apt arm64 &&
     "${apt[@]}" --download-only --no-install-recommends install python3 libstdc++6 || return 1
   for package in apt/archives/*.deb; do
     dpkg-deb --fsys-tarfile "$package" |
@@ -68,6 +79,27 @@ END
   chmod +x "$name/bin/python"
 }
 
+gpu() { # a Vulkan in software for LiteRT's GPU accelerator: Chromium has SwiftShader
+  local apt loader driver
+  tools apt-get dpkg-deb || return 1
+  mkdir -p gpu
+  own_apt "$(dpkg --print-architecture)" &&
+    (cd gpu && "${apt[@]}" download libvulkan1 chromium-common) || return 1
+  # Apart: Chromium's folder has other libraries too, which must not be found first.
+  dpkg-deb --extract gpu/libvulkan1_*.deb gpu/loader &&
+    dpkg-deb --extract gpu/chromium-common_*.deb gpu/driver || return 1
+  rm -r apt gpu/*.deb
+  loader=$(find "$here/gpu/loader" -name libvulkan.so.1 -printf %h -quit)
+  driver=$(find "$here/gpu/driver" -name vk_swiftshader_icd.json -print -quit)
+  [ -n "$loader" ] && [ -n "$driver" ] ||
+    fail "No Vulkan is in libvulkan1 and chromium-common." || return 1
+  cat >gpu/variables <<END
+LD_LIBRARY_PATH=$loader
+VK_DRIVER_FILES=$driver
+VK_ICD_FILENAMES=$driver
+END
+}
+
 make() { # NAME COMMAND...
   [ -e "$1/ready" ] && return
   rm -rf "$1"
@@ -80,6 +112,7 @@ make() { # NAME COMMAND...
   fi
 }
 
+make gpu gpu
 make mediapipe mediapipe
 make tflite-runtime tflite_runtime
 make arm64-root arm64_root

@@ -2,7 +2,8 @@
 
 In the Python of the runtime's own environment, where there is no TensorFlow, and in a
 process for each model, since a runtime may crash. `RESULT` is JSON: `"probabilities"` of
-the arrays and of the image files in `FOLDER`, and the median `"ms"` of an array.
+the arrays and of the image files in `FOLDER`, the median `"ms"` of an array, the
+`"distance"` from the answer in the file's self-test, and what was `"left"` to the CPU.
 """
 
 import atexit
@@ -17,10 +18,10 @@ import numpy as np
 class OurClassifier:
     """keras_vit_export's, on whichever interpreter is installed."""
 
-    def __init__(self, model):
+    def __init__(self, model, **options):
         from keras_vit_export.runtime import Classifier
 
-        self._classifier = Classifier(model)
+        self._classifier = Classifier(model, **options)
         self.open = self._classifier.read
 
     def given(self, pixels):
@@ -29,6 +30,14 @@ class OurClassifier:
 
     def run(self, image):
         return self._classifier.probabilities([image])[0]
+
+
+class OnGpu(OurClassifier):
+    """`CompiledModel` on the GPU through keras_vit_export, the rest on the CPU."""
+
+    def __init__(self, model):
+        super().__init__(model, accelerator="gpu")
+        self.left = self._classifier.attempt().reason
 
 
 class BareInterpreter:
@@ -134,14 +143,28 @@ KINDS = {
     "Classifier": OurClassifier,
     "Interpreter": BareInterpreter,
     "CompiledModel": CompiledModel,
+    "CompiledModel, GPU": OnGpu,
     "MediaPipe": MediaPipe,
 }
 
 
+def _distance(model, runtime, shape):
+    """From the answer of the file's self-test to the runtime's, 0..1."""
+    from keras_vit_export import metadata
+    from keras_vit_export.self_test import find_self_test
+
+    class_names, contract = metadata.read(model.read_bytes())
+    test = find_self_test(contract, len(class_names))
+    row = np.asarray(runtime.run(runtime.given(test.pattern.draw(shape))))
+    return test.judge(row).distance
+
+
 def main(kind, model, folder, result):
     folder = pathlib.Path(folder)
-    runtime = KINDS[kind](pathlib.Path(model))
-    arrays = [runtime.given(pixels) for pixels in np.load(folder / "arrays.npy")]
+    model = pathlib.Path(model)
+    runtime = KINDS[kind](model)
+    pixels = np.load(folder / "arrays.npy")
+    arrays = [runtime.given(image) for image in pixels]
     runtime.run(arrays[0])  # the first is slower
     probabilities, times = {"arrays": []}, []
     for image in arrays:
@@ -153,7 +176,12 @@ def main(kind, model, folder, result):
         paths = sorted((folder / files).iterdir())
         probabilities[files] = [runtime.run(runtime.open(path)) for path in paths]
     lists = {name: np.asarray(it).tolist() for name, it in probabilities.items()}
-    content = {"probabilities": lists, "ms": float(np.median(times))}
+    content = {
+        "probabilities": lists,
+        "ms": float(np.median(times)),
+        "distance": _distance(model, runtime, pixels[0].shape),
+        "left": getattr(runtime, "left", ""),
+    }
     pathlib.Path(result).write_text(json.dumps(content))
 
 

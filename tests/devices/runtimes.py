@@ -19,6 +19,7 @@ from .material import FILES
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".venv-devices"
+GPU = "gpu"  # the one environment of a driver instead of a Python
 # What is compared: images as the model takes them, and two kinds of image files.
 GIVEN = ("arrays", "smaller", "larger")
 
@@ -31,8 +32,9 @@ class Runtime:
         name: For the table.
         kind: Of `runner.py`, or `"browser"`.
         package: Whose version stands in the table.
-        environment: Its folder in `.venv-devices`; empty for this Python's own.
+        environment: Its folder in `.venv-devices`; empty if it needs none.
         refuses: Files that it does not run.
+        partly: Files of which the CPU computes what the accelerator can't.
         wrong: Files that it runs and answers wrongly.
         resizes: Whether it resizes image files by a rule of its own.
         accelerator: The one that a browser must take; empty for the page's own choice.
@@ -43,6 +45,7 @@ class Runtime:
     package: str
     environment: str = ""
     refuses: frozenset[str] = frozenset()
+    partly: frozenset[str] = frozenset()
     wrong: frozenset[str] = frozenset()
     resizes: bool = False
     accelerator: str = ""
@@ -52,19 +55,34 @@ class Runtime:
         """Why it can't be run here, or `None`."""
         if self.kind == "browser":
             return chromium.missing()
-        log = ENVIRONMENTS / f"{self.environment}.log"
-        if not self.environment or (ENVIRONMENTS / self.environment / "ready").exists():
-            return None
-        if log.is_file():
-            return log.read_text().strip().splitlines()[-1]
-        return "tests/devices/environments.sh was not run"
+        return why_missing(self.environment) if self.environment else None
 
     @property
     def python(self) -> str:
-        """The Python that it is run by."""
-        if not self.environment:
-            return sys.executable
-        return str(ENVIRONMENTS / self.environment / "bin/python")
+        """The Python that it is run by: its environment's, or this one."""
+        own = ENVIRONMENTS / self.environment / "bin/python"
+        return str(own) if self.environment and own.exists() else sys.executable
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What is to be set for it."""
+        return variables() if self.environment == GPU else {}
+
+
+def why_missing(environment: str) -> str | None:
+    """Why there is no such folder in `.venv-devices`, or `None`."""
+    if (ENVIRONMENTS / environment / "ready").exists():
+        return None
+    log = ENVIRONMENTS / f"{environment}.log"
+    if log.is_file():
+        return log.read_text().strip().splitlines()[-1]
+    return "tests/devices/environments.sh was not run"
+
+
+def variables() -> dict[str, str]:
+    """With which a process finds a Vulkan; only one that starts with them."""
+    lines = (ENVIRONMENTS / GPU / "variables").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
 
 
 # TFLite 2.14 has no RSQRT of 16 bits, and reads one scale where a weight has several.
@@ -74,6 +92,16 @@ _SEVERAL_SCALES = frozenset({"dynamic_int8", "fast_int8", "int4"})
 RUNTIMES = (
     Runtime("LiteRT `Interpreter`", "Classifier", "ai-edge-litert"),
     Runtime("LiteRT `CompiledModel`", "CompiledModel", "ai-edge-litert"),
+    Runtime(
+        "LiteRT `CompiledModel`, GPU",
+        "CompiledModel, GPU",
+        "ai-edge-litert",
+        GPU,
+        # Weights of 4 bits with a scale for each block end the process.
+        refuses=frozenset({"int4"}),
+        # It has no 16-bit integers.
+        partly=frozenset({"full_int8", "int16x8"}),
+    ),
     Runtime(
         "`tflite_runtime`, through `Classifier`",
         "Classifier",
@@ -131,12 +159,16 @@ class Result:
         agreement: Part of the images whose top-1 is Keras', by what was given.
         difference: Largest difference of a probability, likewise.
         ms: Median time of an array in milliseconds.
+        distance: From the answer of the file's self-test, total variation.
+        left: Operations that the CPU computes for an accelerator, or empty.
     """
 
     reason: str = ""
     agreement: dict[str, float] = dataclasses.field(default_factory=dict)
     difference: dict[str, float] = dataclasses.field(default_factory=dict)
     ms: float = 0.0
+    distance: float = 0.0
+    left: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +208,8 @@ def _compared(answer: dict | str, expected) -> Result:
         same = found.argmax(1) == expected[given].argmax(1)
         agreement[given] = float(same.mean())
         difference[given] = float(np.abs(found - expected[given]).max())
-    return Result("", agreement, difference, answer["ms"])
+    told = {key: answer[key] for key in ("ms", "distance", "left")}
+    return Result("", agreement, difference, **told)
 
 
 def _version(runtime: Runtime) -> str:
@@ -188,7 +221,8 @@ def _version(runtime: Runtime) -> str:
 
 def _process(runtime, material, scratch):
     """A function from a file's name to what `runner.py` found, or why it failed."""
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"}
+    paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"}
+    environment = os.environ | runtime.variables | paths
     result = scratch / "result.json"
 
     def answer(name):
@@ -220,7 +254,8 @@ const decoded = (text) => Uint8Array.from(atob(text), (letter) => letter.charCod
 const [accelerator, url, arrays, files] = args;
 const bytes = new Uint8Array(await (await fetch(url)).arrayBuffer());
 const classifier = await Classifier.open(await readModel(bytes, "it"), { accelerator });
-const answers = { probabilities: {}, times: [] };
+const { distance } = classifier.verdict;
+const answers = { probabilities: {}, times: [], distance, left: "" };
 try {
   for (const [name, texts] of Object.entries({ arrays, ...files })) {
     const rows = (answers.probabilities[name] = []);

@@ -3,6 +3,7 @@
 import os
 import platform
 
+from .layouts import Answers
 from .material import COUNT, FILES, SCALES
 from .runtimes import GIVEN, Measured, Runtime
 
@@ -19,20 +20,36 @@ writes this page.
 """
 _NOTES = """
 `-`: does not load, or is refused. `compat`: exported with `--compat 2.14`. **Bold**:
-answered wrongly without a word.
+answered wrongly without a word. *Italic*: partly on the accelerator, the rest on the CPU;
+which operations, is said below.
+
+GPU and WebGPU are a Vulkan in software (SwiftShader): 32-bit floats; the default precision
+of 16 bits was not run.
 
 Milliseconds below are for one image of the model's size on {cores} cores ({machine})
 beside other work: noisy, and under qemu no measure of a device. LiteRT.js and MediaPipe
 choose their threads themselves, the others had one.
 """
+_LAYOUTS = """
+## Layout of the tokens, on the GPU
+
+Before, tokens were (n, d), and no runtime said a word: a model of the bundled digits
+in dynamic_int8, on its {count} test images. Agreement is with the same file on the CPU.
+
+"""
 
 
-def write(about: dict, measured: dict[Runtime, Measured | str]) -> str:
+def write(
+    about: dict,
+    measured: dict[Runtime, Measured | str],
+    layouts: dict[str, Answers] | str,
+) -> str:
     """The page `benchmarks/devices.md`.
 
     Args:
         about: Of `material.make`.
         measured: By runtime; where it was skipped, the reason.
+        layouts: What `layouts.measure` gave.
     """
     head = _HEAD.format(count=COUNT, **about)
     notes = _NOTES.format(cores=os.cpu_count(), machine=platform.machine())
@@ -45,7 +62,26 @@ def write(about: dict, measured: dict[Runtime, Measured | str]) -> str:
         f"\n## {runtime.name}\n\n{_section(found, about['file_side'])}"
         for runtime, found in measured.items()
     ]
-    return "".join([head, _titles("runtime", *FILES), *rows, notes, *sections])
+    titles = _titles("runtime", *FILES)
+    return "".join([head, titles, *rows, notes, _before_and_after(layouts), *sections])
+
+
+def _before_and_after(layouts: dict[str, Answers] | str) -> str:
+    if isinstance(layouts, str):
+        return f"\n{_LAYOUTS.splitlines()[1]}\n\nSkipped. {layouts}\n"
+    titles = _titles("tokens", "top-1, CPU", "top-1, GPU", "agreement", "self-test")
+    rows = [
+        _row(
+            name,
+            f"{it.top1_on_cpu:.1%}",
+            f"{it.top1_on_gpu:.1%}",
+            f"{it.agreement:.1%}" if it.passed else f"**{it.agreement:.1%}**",
+            "passed" if it.passed else f"fails: distance {it.distance:.2g}",
+        )
+        for name, it in layouts.items()
+    ]
+    count = next(iter(layouts.values())).count
+    return "".join([_LAYOUTS.format(count=count), titles, *rows])
 
 
 def _cell(runtime: Runtime, found: Measured, name: str) -> str:
@@ -53,7 +89,9 @@ def _cell(runtime: Runtime, found: Measured, name: str) -> str:
     if result.reason:
         return "-"
     agreement = f"{result.agreement['arrays']:.1%}"
-    return f"**{agreement}**" if name in runtime.wrong else agreement
+    if name in runtime.wrong:
+        return f"**{agreement}**"
+    return f"*{agreement}*" if result.left else agreement
 
 
 def _section(found: Measured | str, file_side: int) -> str:
@@ -63,8 +101,9 @@ def _section(found: Measured | str, file_side: int) -> str:
     titles = [f"{it}: agreement, largest difference" for it in given]
     rows, reasons = [], []
     for name, result in found.results.items():
+        if said := result.reason or result.left:
+            reasons.append(f"- {name}: {said}\n")
         if result.reason:
-            reasons.append(f"- {name}: {result.reason}\n")
             continue
         figures = [
             f"{result.agreement[it]:.1%}, {result.difference[it]:.1g}" for it in GIVEN

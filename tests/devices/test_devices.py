@@ -1,8 +1,9 @@
 """Every runtime that is here gives Keras' answers, or says that it can't."""
 
 import pytest
+from keras_vit_export.recipes import RECIPES
 
-from .material import FILES
+from .material import COMPATIBLE, FILES
 from .runtimes import GIVEN
 
 pytestmark = pytest.mark.devices
@@ -22,6 +23,8 @@ def test_it_runs_what_the_readme_says_and_nothing_else(answered):
     reasons = {name: it.reason for name, it in results.items() if it.reason}
     assert set(reasons) == runtime.refuses, reasons
     assert results.keys() == set(FILES)
+    left = {name: it.left for name, it in results.items() if it.left}
+    assert set(left) == runtime.partly, left
 
 
 def test_arrays_get_the_answers_of_keras(answered):
@@ -40,6 +43,15 @@ def test_image_files_get_the_answers_of_keras(answered):
             assert results[name].agreement[kind] >= least, (name, kind)
     if not runtime.resizes:
         assert results["float32"].difference["larger"] < 1e-5
+
+
+def test_the_self_test_tells_right_from_wrong(answered):
+    runtime, results = answered
+    recipe_of = {file: name for name, file in COMPATIBLE.items()}
+    for name in set(FILES) - runtime.refuses:
+        tolerance = RECIPES[recipe_of.get(name, name)].tolerance
+        passed = results[name].distance <= tolerance
+        assert passed == (name not in runtime.wrong), (name, results[name].distance)
 
 
 def test_what_is_marked_as_wrong_is_wrong(answered):

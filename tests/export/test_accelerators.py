@@ -122,6 +122,14 @@ def test_what_runs_on_the_cpu_is_named(driver):
         ({"start": "os._exit(7)"}, "refused", "without a word"),
         (
             {
+                "run": "sys.stderr.write('MEAN: Not supported.\\nERROR: [a.cc:1]\\nERROR: "
+                "Rsqrt is only defined for positive values\\n'); raise RuntimeError('E')"
+            },
+            "refused",
+            "Rsqrt is only defined for positive values",
+        ),
+        (
+            {
                 "start": "sys.stderr.write('STRIDED_SLICE: Slice not supported.\\n'); "
                 "raise RuntimeError('ERROR')"
             },
