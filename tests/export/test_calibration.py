@@ -6,7 +6,7 @@ from keras_vit_export.activations import read_all, snr_db
 from keras_vit_export.calibration import METHODS, Statistics, collect, ranges
 from keras_vit_export.convert import convert_graph
 from keras_vit_export.graph import read
-from keras_vit_export.inspection import Operation, read_operations
+from keras_vit_export.inspection import Operand, Operation, read_operations
 from keras_vit_export.recipes import RECIPES
 from keras_vit_export.rewrites import REWRITES, rewrite
 
@@ -110,7 +110,8 @@ def test_sixteen_bits_keep_all_that_was_seen(float_model, statistics):
 
 def test_a_tensor_of_zeros_has_a_range():
     nothing = dict.fromkeys("xy", Statistics(0.0, 0.0, np.zeros((4, 3))))
-    operation = Operation("GELU", "y;", "float32", ("x",), ("y",), (), None)
+    taken = (Operand("x", (4, 3), False),)
+    operation = Operation("GELU", "y;", "float32", taken, ("y",), None)
     found = ranges(nothing, [operation], RECIPES["full_int8"], "mse")
     assert all(np.isfinite(bound) for pair in found.values() for bound in pair)
 
@@ -120,7 +121,8 @@ def test_every_channel_of_a_wide_tensor_is_looked_at(rng):
     rows = rng.normal(size=(1024, 384))
     rows[:, 1] *= 10
     seen = dict.fromkeys("xy", Statistics(rows.min(), rows.max(), rows))
-    operation = Operation("GELU", "y;", "float32", ("x",), ("y",), (), None)
+    taken = (Operand("x", rows.shape, False),)
+    operation = Operation("GELU", "y;", "float32", taken, ("y",), None)
     found = ranges(seen, [operation], RECIPES["full_int8"], "percentile")
     assert found["y"] == pytest.approx(np.percentile(rows, [0.01, 99.99]), rel=0.2)
 

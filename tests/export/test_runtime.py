@@ -197,7 +197,7 @@ def test_one_changed_byte_of_the_flatbuffer_is_refused(content):
 def test_a_file_from_before_digests_loads(photo):
     expected = Classifier(DIGITS)
     names, contract = expected.class_names, dict(expected.contract)
-    del contract["sha256"]
+    del contract["sha256"], contract["self_test"]  # which is younger
     file = io.BytesIO(DIGITS.read_bytes().partition(b"PK\x03\x04")[0])
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(metadata.LABELS, "\n".join(names))
