@@ -63,7 +63,6 @@ RANKS = [
         "keras_vit_export.reach",
         "keras_vit_export.rewrites",
     },
-    {"keras_vit_export.wording"},
     {
         "keras_vit_export.convert",
         "keras_vit_export.calibration",
@@ -76,6 +75,7 @@ RANKS = [
         "keras_vit_export.sensitivity",
         "keras_vit_export.plots",
         "keras_vit_export.splits",
+        "keras_vit_export.wording",
     },
     {"keras_vit_export.float_models", "keras_vit_export.page"},
     {"keras_vit_export.exporter"},

@@ -237,7 +237,7 @@ def _made(exporter, options):
 
 
 def _print_details(report) -> None:
-    from keras_vit_export.report import details
+    from keras_vit_export.wording import details
 
     print(details(report))
 

@@ -1,4 +1,4 @@
-"""What reports say in words: where files run, and what 16-bit floats make of them.
+"""What reports say in words: where files run, what 16-bit floats make of them, and more.
 
 Light: for the page, which loads nothing heavy.
 """
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keras_vit_export.reach import Reach
+    from keras_vit_export.report import Report
 
 # What each accelerator makes of each file, by their names.
 Files = Mapping[str, Mapping[str, "Reach"]]
@@ -82,3 +83,52 @@ def of_half(half: Mapping[str, Any], shrunk: Mapping[str, float]) -> list[str]:
     for name, factor in shrunk.items():
         lines.append(f"Shrunk by {factor:g} before its squares overflow: {name}")
     return lines
+
+
+def details(report: "Report") -> str:
+    """What else a report says, a line each."""
+    random = "" if report.top1 is not None else " (on random pixels)"
+    difference = (
+        f"Difference from Keras' probabilities{random}: largest "
+        f"{report.max_difference:.1e}, mean {report.mean_difference:.1e}, cosine "
+        f"{report.cosine:.6f}, SNR {report.snr_db:.1f} dB"
+    )
+    lines = [
+        difference,
+        f"{report.latency_all_threads_ms:.2f} ms on {report.threads} threads",
+    ]
+    if report.peak_memory_bytes is not None:
+        lines.append(f"Peak memory {report.peak_memory_bytes / 1e6:.1f} MB")
+    if report.tied_top1:
+        lines.append(f"{report.tied_top1:.2%} of the images have two best classes")
+    lines.append(
+        "Operations: "
+        + ", ".join(
+            f"{count} {kind} {precision}"
+            for kind, counts in report.operations.items()
+            for precision, count in counts.items()
+        )
+    )
+    for kind, count in report.skipped.items():
+        lines.append(f"Left in floats, since the quantizer has no rule: {count} {kind}")
+    for name, reason in report.pitfalls.items():
+        lines.append(f"A GPU may answer wrongly: {name}, {reason}")
+    if report.weak_self_test:
+        lines.append(
+            "The self-test tells little: all patterns get as good as one answer"
+        )
+    lines += of_half(report.half, report.shrunk)
+    if report.not_rewritten:
+        lines.append(f"Not rewritten: {report.not_rewritten}")
+    if report.chosen:
+        lines.append(f"Chosen: {report.chosen}; {len(report.smoothed)} norms smoothed")
+    for scope in report.protected:
+        lines.append(f"In higher precision: {scope}")
+    for purpose, split in report.splits.items():
+        lines.append(
+            f"{purpose.capitalize()} on {split['images']} {split['split']} images"
+        )
+    lines.append(", ".join(f"{name} {it}" for name, it in report.environment.items()))
+    if report.top1 is None:
+        lines.append("Top-1 was not measured: no images with labels were given.")
+    return "\n".join(lines)

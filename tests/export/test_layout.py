@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras_vit_export.exporter import export
 from keras_vit_export.layout import pitfalls
-from keras_vit_export.report import details
+from keras_vit_export.wording import details
 
 from .conftest import check_layout
 
