@@ -65,10 +65,14 @@ def reach(
     expected = classifier.probabilities(images)
     found = {}
     if "cpu" in names:
-        tested = _self_test(classifier, classifier.probabilities)
+        (row,) = classifier.probabilities([classifier.test_image])
         latency = classifier.benchmark(10).median_ms
-        count = len(images)
-        found["cpu"] = Reach("wholly", "", None, None, count, tested, latency)
+        found["cpu"] = Reach(
+            accelerators.WHOLLY,
+            images=len(images),
+            self_test=_told(classifier, row),
+            latency_ms=latency,
+        )
     if "gpu" in names:
         found["gpu"] = _on_gpu(classifier, images, expected, patience)
         if found["gpu"].is_missing and "cpu" not in names:
@@ -77,13 +81,11 @@ def reach(
 
 
 def _on_gpu(classifier, images, expected, patience) -> Reach:
-    carried = classifier.self_test is not None
     asked = np.concatenate([classifier.test_image[None], images])
     trial = classifier.attempt(asked, patience)
     if trial.rows is None:
         return Reach(trial.runs, trial.reason)
     first, rows = trial.rows[0], trial.rows[1:]
-    tested = _told(classifier, first) if carried else NOT_CARRIED
     if not len(rows):  # the pattern alone took all the time that there was
         rows, expected = first[None], classifier.probabilities([classifier.test_image])
     expected = expected[: len(rows)]
@@ -95,18 +97,15 @@ def _on_gpu(classifier, images, expected, patience) -> Reach:
         float(same.mean()),
         float(distance.max()),
         len(rows),
-        tested,
+        _told(classifier, first),
         trial.ms,
     )
 
 
-def _self_test(classifier, answer) -> str:
+def _told(classifier, row) -> str:
+    """What the self-test says of an answer to it."""
     if classifier.self_test is None:
         return NOT_CARRIED
-    return _told(classifier, answer([classifier.test_image])[0])
-
-
-def _told(classifier, row) -> str:
     verdict = classifier.judge(row)
     if verdict.passed:
         return "passed"
