@@ -78,10 +78,14 @@ def read(path: str | pathlib.Path) -> Stored:
         return Stored(_read_shards(path), notes)
     with open(path, "rb") as file:
         start = file.read(16)
-    if start[:2] == b"PK":
-        return Stored(_read_npz(path), {})
-    if start[:1] == b"\x80":
-        raise ValueError(_pickle_refused(path))
+    # Eight bytes of a safetensors file are its header's length, which may be anybody's
+    # first bytes; its header begins with "{", which no ZIP and no pickle has there.
+    # https://huggingface.co/docs/safetensors: "MUST begin with a { character (0x7B)".
+    if start[8:9] != b"{":
+        if start[:2] == b"PK":
+            return Stored(_read_npz(path), {})
+        if start[:1] == b"\x80":
+            raise ValueError(_pickle_refused(path))
     tensors, metadata = _read_safetensors(path)
     return Stored(tensors, notes | ({"__metadata__": metadata} if metadata else {}))
 

@@ -326,8 +326,11 @@ def write_safetensors(path, arrays, metadata=None) -> None:
     save_file(arrays, path, metadata)
 
 
-def safetensors_bytes(arrays, metadata=None) -> bytes:
-    """A file of the format, by its description alone; also of bfloat16."""
+def safetensors_bytes(arrays, metadata=None, length=0) -> bytes:
+    """A file of the format, by its description alone; also of bfloat16.
+
+    Its header is padded to `length` bytes with spaces, as the format allows.
+    """
     kinds = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int32": "I32"}
     header, place = {"__metadata__": metadata} if metadata else {}, 0
     for name, it in arrays.items():
@@ -337,7 +340,7 @@ def safetensors_bytes(arrays, metadata=None) -> bytes:
             "data_offsets": [place, place + it.nbytes],
         }
         place += it.nbytes
-    text = json.dumps(header).encode()
+    text = json.dumps(header).encode().ljust(length)
     parts = [np.ascontiguousarray(it).tobytes() for it in arrays.values()]
     return b"".join([struct.pack("<Q", len(text)), text, *parts])
 
