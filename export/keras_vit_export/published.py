@@ -32,6 +32,7 @@ def load(options: argparse.Namespace) -> int:
         "position_mode",
         "num_heads",
         "source_image_size",
+        "prefix",
     )
     given = {name: getattr(options, name) for name in names}
     with quiet():

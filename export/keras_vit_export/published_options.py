@@ -42,13 +42,13 @@ def add_import(commands) -> None:
     )
     load.add_argument(
         "--preprocessing",
-        help="inception, imagenet or big_vision: mean, std and cutting, where the "
-        "checkpoint doesn't say",
+        help="inception, imagenet, big_vision, torchvision or torchvision_swag: mean, "
+        "std and cutting, where the checkpoint doesn't say",
     )
     load.add_argument(
         "--position-mode",
-        help="how positions are resized: bicubic_antialias, bicubic, dinov2 or linear "
-        "(default: as the format's own code does)",
+        help="how positions are resized: bicubic_antialias, bicubic, bicubic_corners, "
+        "dinov2 or linear (default: as the format's own code does)",
     )
     load.add_argument(
         "--num-heads", type=int, metavar="N", help="where the checkpoint doesn't say"
@@ -58,6 +58,12 @@ def add_import(commands) -> None:
         type=image_size,
         metavar="PIXELS",
         help="of the checkpoint, if that was no square",
+    )
+    load.add_argument(
+        "--prefix",
+        metavar="NAME",
+        help="which of several models in the file: what the names of its tensors begin "
+        "with, such as teacher",
     )
     add_json(load)
 

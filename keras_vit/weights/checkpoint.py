@@ -19,6 +19,7 @@ from keras_vit.weights.resampling import (
 )
 from keras_vit.weights.source import Source, describe
 from keras_vit.weights.tensors import few
+from keras_vit.weights.untrained import untrained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,7 @@ def read_checkpoint(
     position_mode: str | None = None,
     num_heads: int | None = None,
     source_image_size: int | tuple[int, int] | None = None,
+    prefix: str | None = None,
 ) -> Checkpoint:
     """Reads published weights into a model of `build_vit`.
 
@@ -68,12 +70,16 @@ def read_checkpoint(
             has none. The checkpoint's own head if `None`.
         class_names: Name of each class; what the notes say if `()`.
         preprocessing: `"inception"` (mean and std 0.5, stretched), `"imagenet"` (its
-            mean and std, the middle 90 %) or `"big_vision"` (mean and std 0.5, the
-            middle 87.5 %); needed where nothing else says.
+            mean and std, the middle 90 %), `"big_vision"` (mean and std 0.5, the
+            middle 87.5 %), `"torchvision"` (ImageNet's, bilinear, the middle 87.5 %)
+            or `"torchvision_swag"` (ImageNet's, all); needed where nothing else says.
         position_mode: How positions are resized: `"bicubic_antialias"`, `"bicubic"`,
-            `"dinov2"` or `"linear"`; as the format's own code does if `None`.
+            `"bicubic_corners"`, `"dinov2"` or `"linear"`; as the format's own code does
+            if `None`.
         num_heads: Number of heads, where neither notes nor the table of sizes tell.
         source_image_size: Of the checkpoint, if its positions are not of a square.
+        prefix: What the names of the wanted model begin with, where the file holds
+            several, such as `"teacher"`.
 
     Raises:
         ValueError: If the file is missing, damaged, a pickle or of another format; if a
@@ -87,6 +93,7 @@ def read_checkpoint(
         preprocessing=preprocessing,
         num_heads=num_heads,
         source_image_size=source_image_size,
+        prefix=prefix,
     )
     own = source.config(num_classes, class_names)
     config = dataclasses.replace(
@@ -102,6 +109,7 @@ def read_checkpoint(
         remarks.append(f"patches resized from {own.patch_size} to {config.patch_size}")
     model = build_vit(config)
     weights = _weights(source.path, tensors, table, _shapes(model, own))
+    remarks += untrained(weights, own)
     variables = {variable.path: variable for variable in model.weights}
     for name, value in _resized(weights, own, config, mode).items():
         variables[name].assign(value)
@@ -121,7 +129,8 @@ def _accounted(
             for name, it in tensors.items()
             if not re.fullmatch(form.head, name)
         }
-        remarks.append(f"the head is new, all zeros, for {own.num_classes} classes")
+        if source.unread:
+            remarks.append(f"left out, for a new head: {source.unread}")
     table = form.table(own, not new_head)
     optional = [name for name in table if re.fullmatch(form.optional, name)]
     if optional and not any(name in tensors for name in optional):

@@ -32,10 +32,15 @@ _IMAGENET = {
 # Of big_vision's ImageNet-1k models: https://arxiv.org/abs/2205.01580, published code,
 # `configs/vit_s16_i1k.py`.
 _BIG_VISION = {**_INCEPTION, "resize": "crop", "crop": 0.875}
+# Of torchvision's `ViT_B_16_Weights`: IMAGENET1K_V1 (L/16 alone keeps 224 of 242 pixels
+# in place of 256), and what was fine-tuned after SWAG.
+_TORCHVISION = {**_IMAGENET, "interpolation": "bilinear", "crop": 0.875}
 PREPROCESSINGS = {
     "inception": _INCEPTION,
     "imagenet": _IMAGENET,
     "big_vision": _BIG_VISION,
+    "torchvision": _TORCHVISION,
+    "torchvision_swag": {**_IMAGENET, "crop": 1.0},
 }
 # Fields that tensors show too.
 _SHOWN = (

@@ -1,6 +1,5 @@
 """What a format of published weights is: its names, and what they tell."""
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ class Format(NamedTuple):
 
     Attributes:
         name: In messages.
-        prefixes: What some files put before all names.
+        anchor: A name that every file has, once for each model in it.
         ignored: Patterns of the names that no model here needs, and why.
         recognises: Names without prefixes -> whether they are of this format.
         canonical: Tensors -> the same, where there are several names under one.
@@ -28,16 +27,21 @@ class Format(NamedTuple):
         tokens: Names of the tokens that may have positions, in their order; registers,
             which stand behind them, are not among them.
         head: Pattern of the names of the head.
+        heads: Names of PyTorch's linear layers of the head, the one for the classes
+            first; a layer of another name may stand for it. `()` where none may.
         table: Configuration, and whether there is a head -> each tensor's weights.
         position_mode: All names of the file -> how the format's own code resizes
             positions, one of `POSITION_MODES`.
         preprocessing: Tensors -> the one of `PREPROCESSINGS` that goes without saying,
             or `None`.
         optional: Pattern of the biases that a file may leave out, all together.
+        prefixes: What the format's own code puts before all names, or before all but
+            those of the head.
+        separator: Between the parts of a name.
     """
 
     name: str
-    prefixes: tuple[str, ...]
+    anchor: str
     ignored: Mapping[str, str]
     recognises: Callable[[Collection[str]], bool]
     canonical: Callable[[Tensors], dict[str, np.ndarray]]
@@ -46,21 +50,10 @@ class Format(NamedTuple):
     positions: str
     tokens: tuple[str, ...]
     head: str
+    heads: tuple[str, ...]
     table: Callable[[ViTConfig, bool], Table]
     position_mode: Callable[[Collection[str]], str]
     preprocessing: Callable[[Tensors], str | None] = lambda tensors: None
     optional: str = ""
-
-    def bare(self, name: str) -> str:
-        """A name without what some files put before all names."""
-        for prefix in self.prefixes:
-            if name.startswith(prefix):
-                return name.removeprefix(prefix)
-        return name
-
-    def reason_to_ignore(self, name: str) -> str | None:
-        """Why this tensor is not needed, or `None` if it is."""
-        for pattern, reason in self.ignored.items():
-            if any(re.fullmatch(pattern, it) for it in (self.bare(name), name)):
-                return reason
-        return None
+    prefixes: tuple[str, ...] = ()
+    separator: str = "."

@@ -147,7 +147,7 @@ def _attention(theirs: str, ours: str, config: ViTConfig) -> Table:
 
 GOOGLE = Format(
     name="Google .npz",
-    prefixes=("opt/target/", "params/img/", "params/", "target/"),
+    anchor="embedding/kernel",
     ignored=_IGNORED,
     recognises=_recognises,
     canonical=_canonical,
@@ -156,7 +156,10 @@ GOOGLE = Format(
     positions="pos_embedding",
     tokens=("cls",),
     head=r"(head|pre_logits)/.*",
+    heads=(),
     table=_table,
     position_mode=lambda names: "linear",
     preprocessing=_preprocessing,
+    prefixes=("opt/target/", "params/img/", "params/", "target/"),
+    separator="/",
 )

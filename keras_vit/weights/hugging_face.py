@@ -154,7 +154,7 @@ def _dinov2_block(theirs: str, ours: str, config: ViTConfig) -> Table:
 
 HUGGING_FACE = Format(
     name="Hugging Face",
-    prefixes=("vit.", "deit.", "dinov2.", "dinov2_with_registers."),
+    anchor=f"{_PATCHES}.weight",
     ignored=_IGNORED,
     recognises=_recognises,
     canonical=_canonical,
@@ -163,7 +163,9 @@ HUGGING_FACE = Format(
     positions="embeddings.position_embeddings",
     tokens=("embeddings.cls_token", "embeddings.distillation_token"),
     head=r"(cls_|distillation_)?classifier\..*",
+    heads=("classifier", "cls_classifier", "distillation_classifier"),
     optional=r"encoder\.layer\.\d+\.attention\.attention\.(query|key|value)\.bias",
     table=_table,
     position_mode=_position_mode,
+    prefixes=("vit.", "deit.", "dinov2.", "dinov2_with_registers."),
 )

@@ -7,7 +7,7 @@ after the other.
 import numpy as np
 
 # Whose way of resizing positions it is.
-POSITION_MODES = ("bicubic_antialias", "bicubic", "dinov2", "linear")
+POSITION_MODES = ("bicubic_antialias", "bicubic", "bicubic_corners", "dinov2", "linear")
 
 
 def resize_positions(
@@ -22,7 +22,8 @@ def resize_positions(
         positions: Of patches alone, no prefix tokens, shape `(1, rows * columns, d)`.
         grid: Rows and columns that they are of.
         new_grid: Rows and columns that are wanted.
-        mode: `"bicubic_antialias"` (timm), `"bicubic"` (Hugging Face), `"dinov2"`
+        mode: `"bicubic_antialias"` (timm), `"bicubic"` (Hugging Face),
+            `"bicubic_corners"` (torchvision: the corners stay the corners), `"dinov2"`
             (bicubic, the scale enlarged by a tenth of a patch) or `"linear"` (Google:
             the corners stay the corners).
 
@@ -104,9 +105,17 @@ def _bilinear(old: int, new: int) -> np.ndarray:
     return _taps(_half_pixel(new, old / new), old, _triangle, 1)
 
 
+def _corners(old: int, new: int) -> np.ndarray:
+    """Where new pixels lie among old ones if the first and the last are the same."""
+    return np.arange(new) * ((old - 1) / max(new - 1, 1))
+
+
 def _linear(old: int, new: int) -> np.ndarray:
-    centres = np.arange(new) * ((old - 1) / max(new - 1, 1))
-    return _taps(centres, old, _triangle, 1)
+    return _taps(_corners(old, new), old, _triangle, 1)
+
+
+def _bicubic_corners(old: int, new: int) -> np.ndarray:
+    return _taps(_corners(old, new), old, lambda x: _cubic(x, -0.75), 2)
 
 
 def _bicubic_antialias(old: int, new: int) -> np.ndarray:
@@ -121,6 +130,7 @@ def _bicubic_antialias(old: int, new: int) -> np.ndarray:
 _MATRICES = {
     "bicubic_antialias": _bicubic_antialias,
     "bicubic": _bicubic,
+    "bicubic_corners": _bicubic_corners,
     "dinov2": _dinov2,
     "linear": _linear,
 }

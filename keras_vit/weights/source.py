@@ -5,7 +5,7 @@ import dataclasses
 import math
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,16 @@ from keras_vit.config import VARIANTS, ViTConfig
 from keras_vit.weights import contract
 from keras_vit.weights.formats import Format
 from keras_vit.weights.google import GOOGLE
-from keras_vit.weights.hugging_face import HUGGING_FACE
-from keras_vit.weights.tensors import few, read
-from keras_vit.weights.timm import TIMM
+from keras_vit.weights.recognition import Recognized, recognize
+from keras_vit.weights.tensors import read
 
-FORMATS = (GOOGLE, TIMM, HUGGING_FACE)
 _HEADS = {
     (size["width"], size["depth"], size["mlp_dim"]): size["num_heads"]
     for size in VARIANTS.values()
     if "stem" not in size
 }
+# What tensors of unforeseen names and shapes lead to.
+_DAMAGES = (KeyError, IndexError, TypeError, ValueError, ArithmeticError)
 _SIDES = int | tuple[int, int] | None
 
 
@@ -39,6 +39,7 @@ class Source:
         classes: Number of classes of its head, or `None` without one.
         position_mode: How the format's own code resizes positions.
         preprocessing: Where the scaling of pixels is known from, in words.
+        unread: What only a new head makes superfluous, or `""`.
         remarks: What was left out, and what a user should know, a line each.
     """
 
@@ -49,6 +50,7 @@ class Source:
     classes: int | None
     position_mode: str
     preprocessing: str
+    unread: str
     remarks: tuple[str, ...]
 
     def config(self, num_classes: int | None, class_names: Sequence[str]) -> ViTConfig:
@@ -88,6 +90,7 @@ def describe(
     preprocessing: str | None = None,
     num_heads: int | None = None,
     source_image_size: _SIDES = None,
+    prefix: str | None = None,
 ) -> Source:
     """Reads a file and tells what it is; the options are those of `read_checkpoint`.
 
@@ -96,9 +99,8 @@ def describe(
             tensors, or if an option is needed that was not given.
     """
     path, stored = pathlib.Path(path), read(path)
-    form, tensors, remarks = _recognized(path, stored.tensors)
+    form, tensors, names, unread, remarks = _recognized(path, stored.tensors, prefix)
     with _told_as_damage(path, form):
-        tensors = form.canonical(tensors)
         shown, classes = form.fields(tensors), form.classes(tensors)
         usual = form.preprocessing(tensors)
     notes = contract.read_notes(stored.notes, preprocessing, usual)
@@ -113,9 +115,19 @@ def describe(
         fields["num_heads"] = num_heads
     elif "num_heads" not in fields:
         fields["num_heads"] = _num_heads(shown, notes.architecture)
-    names = [form.bare(name) for name in stored.tensors]
     mode, remarks = form.position_mode(names), (*remarks, *notes.remarks)
-    return Source(path, form, tensors, fields, classes, mode, notes.source, remarks)
+    return Source(
+        path, form, tensors, fields, classes, mode, notes.source, unread, remarks
+    )
+
+
+def _recognized(
+    path: pathlib.Path, tensors: dict[str, np.ndarray], prefix: str | None
+) -> Recognized:
+    try:
+        return recognize(tensors, prefix)
+    except _DAMAGES as error:
+        raise ValueError(f"'{path}' can't be read: {error}") from error
 
 
 @contextlib.contextmanager
@@ -123,36 +135,8 @@ def _told_as_damage(path: pathlib.Path, form: Format) -> Iterator[None]:
     """What goes wrong with tensors of unforeseen names and shapes, in one line."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
+    except _DAMAGES as error:
         raise ValueError(f"'{path}' is no whole {form.name} file: {error}") from error
-
-
-def _recognized(
-    path: pathlib.Path, tensors: Mapping[str, np.ndarray]
-) -> tuple[Format, dict[str, np.ndarray], list[str]]:
-    """The format, the tensors that it needs by bare name, and what was left out."""
-    for form in FORMATS:
-        reasons = {name: form.reason_to_ignore(name) for name in tensors}
-        needed = [name for name in tensors if reasons[name] is None]
-        used = {form.bare(name): tensors[name] for name in needed}
-        if form.recognises(used) and len(used) == len(needed):
-            for name in needed:
-                _check_numbers(path, name, tensors[name])
-            remarks = [f"{it} left out: {why}" for it, why in reasons.items() if why]
-            return form, used, remarks
-    raise ValueError(
-        f"'{path}' holds no Vision Transformer of a known format "
-        f"({', '.join(form.name for form in FORMATS)}). Its first tensors: "
-        f"{few(sorted(tensors)[:5])}"
-    )
-
-
-def _check_numbers(path: pathlib.Path, name: str, tensor: np.ndarray) -> None:
-    # NumPy doesn't count bfloat16 among its own floats.
-    if tensor.dtype.kind != "f" and tensor.dtype.name != "bfloat16":
-        raise ValueError(
-            f"Tensor {name!r} of '{path}' must hold floats. Received: {tensor.dtype}"
-        )
 
 
 def _placed(
@@ -234,6 +218,13 @@ def _num_heads(shown: dict[str, Any], architecture: str) -> int:
 def _class_fields(
     source: Source, num_classes: int | None, class_names: Sequence[str]
 ) -> dict[str, Any]:
+    if num_classes is None and source.unread:
+        raise ValueError(
+            f"'{source.path}' holds more than a {source.form.name} model with one "
+            f"linear layer for a head, and what it does stands in no file: "
+            f"{source.unread}. num_classes leaves it out, for a new head. "
+            "Received: None"
+        )
     if num_classes is None and source.classes is None:
         raise ValueError(
             "The file has no head, so num_classes must say how many classes a new one "

@@ -63,6 +63,9 @@ def _fields(tensors: Tensors) -> dict[str, Any]:
     distilled = "dist_token" in tensors
     averaged = "fc_norm.weight" in tensors
     has_class_token = "cls_token" in tensors
+    # DINOv2's classifiers read the class token and the mean of the patches.
+    head = tensors.get("head.weight")
+    both = has_class_token and head is not None and head.shape[1] == 2 * width
     # Norms of queries and keys are as wide as a head.
     query_norm = tensors.get("blocks.0.attn.q_norm.weight")
     heads = {} if query_norm is None else {"num_heads": width // len(query_norm)}
@@ -78,7 +81,11 @@ def _fields(tensors: Tensors) -> dict[str, Any]:
         "num_registers": 0 if registers is None else registers.shape[1],
         "qk_norm": query_norm is not None,
         "layer_scale": 1e-5 if "blocks.0.ls1.gamma" in tensors else None,
-        "pool": "token" if has_class_token and not averaged else "mean",
+        "pool": "token_and_mean"
+        if both
+        else "token"
+        if has_class_token and not averaged
+        else "mean",
         "norm_after_pool": averaged,
     }
 
@@ -142,7 +149,7 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
 
 TIMM = Format(
     name="timm",
-    prefixes=("model.", "module.", "backbone."),
+    anchor="patch_embed.proj.weight",
     ignored=_IGNORED,
     recognises=_recognises,
     canonical=lambda tensors: renamed(tensors, _RENAMED),
@@ -151,6 +158,7 @@ TIMM = Format(
     positions="pos_embed",
     tokens=("cls_token", "dist_token"),
     head=r"head(_dist)?\..*",
+    heads=("head", "head_dist"),
     optional=r"blocks\.\d+\.attn\.qkv\.bias",
     table=_table,
     position_mode=_position_mode,

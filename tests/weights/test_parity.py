@@ -1,4 +1,4 @@
-"""timm's own models against ours, with the same random weights, both ways.
+"""timm's and torchvision's own models against ours, with the same random weights, both ways.
 
 Runs where the extra `parity` is installed (`pip install '.[parity]'`).
 """
@@ -18,8 +18,10 @@ from keras_vit.weights import load_checkpoint, save_timm
 from keras_vit.weights.resampling import resize_patches, resize_positions
 
 pytestmark = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("timm", "torch")),
-    reason="needs the extra 'parity': timm and torch",
+    not all(
+        importlib.util.find_spec(name) for name in ("timm", "torch", "torchvision")
+    ),
+    reason="needs the extra 'parity': timm, torch and torchvision",
 )
 # Largest difference of logits or features, relative to the largest of them.
 BOUND = 5e-6
@@ -79,6 +81,29 @@ def test_ours_gives_what_timms_gives(name, written):
     difference = relative(ours(sides["pixels"]), sides["output"])
     print(f"{name}: {difference:.1e}")
     assert difference <= BOUND
+
+
+SIZE_B = {"num_layers": 12, "num_heads": 12, "hidden_dim": 768, "mlp_dim": 3072}
+TORCHVISION = {
+    "B/16": ({"image_size": 224, "patch_size": 16, **SIZE_B}, None),
+    "B/32 at 160": ({"image_size": 224, "patch_size": 32, **SIZE_B}, 160),
+    "tanh in the head": (
+        {"image_size": 64, "patch_size": 32, **SIZE_B, "representation_size": 99},
+        None,
+    ),
+}
+
+
+def test_ours_gives_what_torchvisions_gives(tmp_path):
+    timm_side("torchvision", tmp_path, json.dumps(list(TORCHVISION.values())))
+    for number, (name, (_, side)) in enumerate(TORCHVISION.items()):
+        folder = tmp_path / str(number)
+        sides = np.load(folder / "sides.npz")
+        # Their pixels are of mean and std 0.5 here.
+        ours = load_checkpoint(folder, image_size=side, preprocessing="inception")
+        difference = relative(ours(sides["pixels"]), sides["output"])
+        print(f"{name}: {difference:.1e}")
+        assert difference <= BOUND, name
 
 
 @pytest.fixture(scope="module")

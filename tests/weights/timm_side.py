@@ -1,7 +1,8 @@
-"""timm's side of the parity tests, in a process of its own: PyTorch and TensorFlow
+"""timm's and torchvision's side of the parity tests, in a process of its own: PyTorch and TensorFlow
 don't always live in one.
 
     python timm_side.py write FOLDER < SPECIFICATIONS   models, images and outputs
+    python timm_side.py torchvision FOLDER < ARGUMENTS  the same of torchvision
     python timm_side.py read FOLDER                     outputs of the models in it
 """
 
@@ -12,20 +13,26 @@ import sys
 import numpy as np
 import timm
 import torch
+import torchvision
 from safetensors.torch import save_file
+from torchvision.models.vision_transformer import interpolate_embeddings
 
 
 def randomized(name, **arguments):
     """A model whose norms, scales and biases are random too."""
     torch.manual_seed(0)
     model = timm.create_model(name, **arguments).eval()
+    randomize(model)
+    return model
+
+
+def randomize(model):
     with torch.no_grad():
         for key, weight in model.named_parameters():
             if weight.ndim < 2 or "token" in key or "embed" in key:
                 weight.copy_(torch.randn_like(weight) * 0.3)
             if "norm" in key and key.endswith("weight"):
                 weight.add_(1.0)
-    return model
 
 
 def scaled(pixels):
@@ -73,6 +80,27 @@ def write(folder):
         np.savez(place / "sides.npz", pixels=pixels, output=output)
 
 
+def write_torchvision(folder):
+    """Each: arguments of its VisionTransformer, and a size to resize to."""
+    for number, (arguments, side) in enumerate(json.load(sys.stdin)):
+        place = folder / str(number)
+        place.mkdir()
+        torch.manual_seed(0)
+        model = torchvision.models.VisionTransformer(**arguments).eval()
+        randomize(model)
+        torch.nn.init.normal_(model.heads.head.weight, std=0.1)
+        state = model.state_dict()
+        save_file(state, place / "model.safetensors")
+        if side:
+            state = interpolate_embeddings(side, arguments["patch_size"], state)
+            arguments["image_size"] = side
+            model = torchvision.models.VisionTransformer(**arguments).eval()
+            model.load_state_dict(state)
+        side = arguments["image_size"]
+        pixels, output = output_of(model, side, side)
+        np.savez(place / "sides.npz", pixels=pixels, output=output)
+
+
 def read(folder):
     for place in sorted(folder.iterdir()):
         model = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
@@ -117,6 +145,10 @@ def resize(folder):
 
 
 if __name__ == "__main__":
-    {"write": write, "read": read, "resize": resize}[sys.argv[1]](
-        pathlib.Path(sys.argv[2])
-    )
+    task = {
+        "write": write,
+        "torchvision": write_torchvision,
+        "read": read,
+        "resize": resize,
+    }[sys.argv[1]]
+    task(pathlib.Path(sys.argv[2]))
