@@ -14,6 +14,12 @@ import numpy as np
 import safetensors
 import tensorflow as tf
 
+from keras_vit.weights.foreign import (
+    folder_refusal,
+    pickle_refusal,
+    refusal,
+    zip_refusal,
+)
 from keras_vit_files import existing_file
 
 BFLOAT16 = tf.bfloat16.as_numpy_dtype
@@ -64,8 +70,8 @@ def read(path: str | pathlib.Path) -> Stored:
         found = [path / name for name in (SINGLE, INDEX) if (path / name).is_file()]
         if not found:
             raise ValueError(
-                f"There is no {SINGLE} and no {INDEX} in folder '{path}'."
-                f"{_about_pickles(path)}"
+                f"There is no {SINGLE} and no {INDEX} in folder '{path}'. "
+                f"{folder_refusal(path)}".rstrip()
             )
         path = found[0]
     existing_file(path)
@@ -76,32 +82,32 @@ def read(path: str | pathlib.Path) -> Stored:
     }
     if path.name.endswith(".index.json"):
         return Stored(_read_shards(path), notes)
-    with open(path, "rb") as file:
-        start = file.read(16)
-    # Eight bytes of a safetensors file are its header's length, which may be anybody's
-    # first bytes; its header begins with "{", which no ZIP and no pickle has there.
-    # https://huggingface.co/docs/safetensors: "MUST begin with a { character (0x7B)".
-    if start[8:9] != b"{":
-        if start[:2] == b"PK":
-            return Stored(_read_npz(path), {})
-        if start[:1] == b"\x80":
-            raise ValueError(_pickle_refused(path))
+    if _is_zip(path):
+        return Stored(_read_npz(path), {})
     tensors, metadata = _read_safetensors(path)
     return Stored(tensors, notes | ({"__metadata__": metadata} if metadata else {}))
 
 
-def _about_pickles(folder: pathlib.Path) -> str:
-    pickles = [it for it in sorted(folder.iterdir()) if it.suffix in (".bin", ".pth")]
-    return f" {_pickle_refused(pickles[0])}" if pickles else ""
+def _is_zip(path: pathlib.Path) -> bool:
+    """Whether a file is a ZIP archive; if not, it may be safetensors.
 
+    Eight bytes of a safetensors file are its header's length, which may be anybody's
+    first bytes. Its header begins with "{", which no ZIP archive has there.
 
-def _pickle_refused(path: pathlib.Path) -> str:
-    return (
-        f"'{path}' is a pickle, which can run code when it is read. Where you trust it: "
-        'python -c "import torch, safetensors.torch; t = torch.load('
-        f"'{path.name}', weights_only=True); safetensors.torch.save_file("
-        "t.get('model', t), 'model.safetensors')\""
-    )
+    Raises:
+        ValueError: If it is of another kind.
+
+    Source: https://huggingface.co/docs/safetensors ("MUST begin with a { character").
+    """
+    with open(path, "rb") as file:
+        start = file.read(32)
+    if start[8:9] == b"{":
+        return False
+    if start[:2] == b"PK":
+        return True
+    if why := refusal(path, start):
+        raise ValueError(why)
+    return False
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -120,9 +126,9 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            if why := zip_refusal(path, [member.filename for member in members]):
+                raise ValueError(why)
             names = [member.filename.removesuffix(".npy") for member in members]
-            if any(name.endswith("data.pkl") for name in names):
-                raise ValueError(_pickle_refused(path))
             if len(set(names)) < len(names):
                 raise ValueError(f"'{path}' is damaged: it has two arrays of one name.")
             unpacked = sum(member.file_size for member in members)
@@ -180,14 +186,16 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict]:
     try:
         listed = safetensors.deserialize(content)
     except Exception as error:  # the library's own, and Python's
-        raise ValueError(f"'{path}' is damaged. {_reason(error)}") from error
+        raise ValueError(
+            f"'{path}' is damaged{_cut_off(header, content)}. {_reason(error)}"
+        ) from error
     tensors = {}
     for name, tensor in listed:
         dtype = _SAFETENSORS_DTYPES.get(tensor["dtype"])
         if dtype is None:
             raise ValueError(
                 f"Tensor {name!r} of '{path}' is of a type that is not read: "
-                f"{tensor['dtype']}"
+                f"{tensor['dtype']} (quantized weights are not read)"
             )
         if 0 in tensor["shape"]:
             raise ValueError(
@@ -220,6 +228,22 @@ def _safetensors_header(path: pathlib.Path, content: bytes) -> dict[str, Any]:
     return header
 
 
+def _cut_off(header: dict[str, Any], content: bytes) -> str:
+    """Whether bytes are missing at the end of what the header describes, in words."""
+    try:
+        ends = [
+            int(it["data_offsets"][1])
+            for name, it in header.items()
+            if name != "__metadata__"
+        ]
+    except (TypeError, KeyError, IndexError, ValueError):
+        return ""
+    expected = 8 + int.from_bytes(content[:8], "little") + max(ends, default=0)
+    if expected <= len(content):
+        return ""
+    return f": it ends after {len(content)} of {expected} bytes"
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object of pairs whose names all differ."""
     made = dict(pairs)
@@ -235,11 +259,13 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
         for file in listed.values()
     ):
         raise ValueError(f"'{index}' must name, in weight_map, files beside it.")
-    tensors = {}
-    for file in sorted(set(listed.values())):
+    tensors, files = {}, sorted(set(listed.values()))
+    for file in files:
         path = index.with_name(file)
         if not path.is_file():
             raise ValueError(f"There is no file '{path}', which '{index}' names.")
+        if _is_zip(path):
+            raise ValueError(pickle_refusal(*map(index.with_name, files)))
         found, _ = _read_safetensors(path)
         expected = {name for name, where in listed.items() if where == file}
         differing = sorted(found.keys() ^ expected)

@@ -6,6 +6,8 @@ Runs where the extra `parity` is installed (`pip install '.[parity]'`).
 import importlib.util
 import json
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
 
@@ -104,6 +106,60 @@ def test_ours_gives_what_torchvisions_gives(tmp_path):
         difference = relative(ours(sides["pixels"]), sides["output"])
         print(f"{name}: {difference:.1e}")
         assert difference <= BOUND, name
+
+
+PICKLES = (
+    "raw.pth",
+    "model.pth",
+    "timm.pth.tar",
+    "tutorial.pt",
+    "dino.pth",
+    "lightning.ckpt",
+    "old.pth",
+    "script.pt",
+    "program.pt2",
+    "",  # the folder, with two shards
+)
+
+
+@pytest.fixture(scope="module")
+def pickles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pickles")
+    timm_side("pickles", folder)
+    return folder
+
+
+def converted(path):
+    """What the line that is printed for a pickle does, and the file that it writes."""
+    with pytest.raises(ValueError, match="which can run code") as refusal:
+        load_checkpoint(path)
+    line = re.search(r"python -c .*?(?= PyTorch refuses|$)", str(refusal.value))[0]
+    python, *rest = shlex.split(line)
+    assert python == "python"
+    done = subprocess.run(
+        [sys.executable, *rest], capture_output=True, text=True, check=False
+    )
+    return done, pathlib.Path(rest[2])
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_the_line_for_a_pickle_makes_a_checkpoint_of_it(name, pickles):
+    done, output = converted(pickles / name)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = load_checkpoint(output, preprocessing="imagenet", num_heads=3)
+    weights = {variable.path: np.asarray(variable) for variable in found.weights}
+    assert (weights["head/logits/kernel"] == 1).all()
+    if not name.startswith(("script", "program")):
+        gamma, beta = (weights[f"final_norm/{it}"] for it in ("gamma", "beta"))
+        np.testing.assert_array_equal(gamma, beta)
+    output.unlink()
+
+
+def test_a_whole_model_is_refused_by_the_line_and_its_message_says_what_then(pickles):
+    done, output = converted(pickles / "whole.pt")
+    assert done.returncode != 0
+    assert "Weights only load failed" in done.stderr
+    assert not output.exists()
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,11 @@ don't always live in one.
 
     python timm_side.py write FOLDER < SPECIFICATIONS   models, images and outputs
     python timm_side.py torchvision FOLDER < ARGUMENTS  the same of torchvision
+    python timm_side.py pickles FOLDER                  what trainers save of a model
     python timm_side.py read FOLDER                     outputs of the models in it
 """
 
+import argparse
 import json
 import pathlib
 import sys
@@ -101,6 +103,49 @@ def write_torchvision(folder):
         np.savez(place / "sides.npz", pixels=pixels, output=output)
 
 
+def pickles(folder):
+    """One model as PyTorch's trainers save it, a head of ones in what is to be taken."""
+    model = randomized("vit_tiny_patch16_224", img_size=32, depth=1, num_classes=3)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.zeros(1, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    rest = {"optimizer": optimizer.state_dict(), "epoch": 7}
+    rest |= {"args": argparse.Namespace(out=pathlib.Path("out"))}
+    other = {name: it + 0 for name, it in model.state_dict().items()}
+    torch.nn.init.ones_(model.head.weight)
+    state = model.state_dict()
+    state["norm.bias"] = state["norm.weight"]  # of one memory
+    start = {
+        prefix: {prefix + name: it for name, it in state.items()}
+        for prefix in ("model.", "backbone.", "module.backbone.")
+    }
+    saved = {
+        "raw.pth": state,
+        "model.pth": {"model": state},
+        "timm.pth.tar": rest | {"state_dict": other, "state_dict_ema": state},
+        "tutorial.pt": {"model_state_dict": state, "loss": torch.ones(1), **rest},
+        "dino.pth": rest
+        | {"student": start["module.backbone."], "teacher": start["backbone."]},
+        "lightning.ckpt": {
+            "state_dict": start["model."],
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "callbacks": {"ModelCheckpoint": {"best": torch.ones(())}},
+            "optimizer_states": [rest["optimizer"]],
+            "hyper_parameters": {"lr": 0.1},
+        },
+        "whole.pt": model,
+    }
+    for name, content in saved.items():
+        torch.save(content, folder / name)
+    for number, names in enumerate((sorted(state)[::2], sorted(state)[1::2])):
+        part = {name: state[name] for name in names}
+        torch.save(part, folder / f"pytorch_model-{number}.bin")
+    torch.save(state, folder / "old.pth", _use_new_zipfile_serialization=False)
+    images = torch.zeros(1, 3, 32, 32)
+    torch.jit.trace(model.eval(), images).save(folder / "script.pt")
+    torch.export.save(torch.export.export(model, (images,)), folder / "program.pt2")
+
+
 def read(folder):
     for place in sorted(folder.iterdir()):
         model = timm.create_model(f"local-dir:{place}", pretrained=True).eval()
@@ -148,6 +193,7 @@ if __name__ == "__main__":
     task = {
         "write": write,
         "torchvision": write_torchvision,
+        "pickles": pickles,
         "read": read,
         "resize": resize,
     }[sys.argv[1]]
