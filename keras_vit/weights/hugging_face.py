@@ -25,7 +25,7 @@ from keras_vit.weights.layouts import (
 
 _IGNORED = {
     r".*\bmask_token": "of pretraining",
-    r"pooler\..*": "the classifier does not read it",
+    r"pooler\..*": "transformers' classifiers don't read it; your own code may",
 }
 # Version 5's names in memory.
 _RENAMED = {

@@ -19,6 +19,8 @@ FORMATS = (GOOGLE, TIMM, HUGGING_FACE, TORCHVISION)
 # What torch.compile, FSDP and activation checkpointing put before the names of all that
 # they wrap, which may be any block.
 _WRAPPER = r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+# What a model that scales its pixels itself holds.
+_PIXELS = r"(.*[._])?(mean|std)"
 # Of training, around models of every format.
 _IGNORED = {
     r"n_averaged": "the moving average's count",
@@ -34,6 +36,7 @@ class Recognized(NamedTuple):
         form: Its format.
         tensors: Those that it needs, canonical, the head's under the format's names.
         names: All names of the file, without what stands before them.
+        pixels: Means and standard deviations of pixels that stand beside the model.
         unread: What only a new head makes superfluous: a head that no model here has,
             or parts beside the model; `""` if nothing.
         remarks: What was left out, and what a user should know, a line each.
@@ -42,6 +45,7 @@ class Recognized(NamedTuple):
     form: Format
     tensors: dict[str, np.ndarray]
     names: tuple[str, ...]
+    pixels: dict[str, np.ndarray]
     unread: str
     remarks: tuple[str, ...]
 
@@ -70,7 +74,7 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
     if shown:
         remarks.append(f"names are read without {shown!r}")
     needed: dict[str, np.ndarray] = {}
-    origins, beside = {}, []
+    origins, beside, pixels = {}, [], {}
     for name, tensor in tensors.items():
         bare, inside = _bare(name, chosen, form.separator), name.startswith(chosen)
         if any(
@@ -80,6 +84,8 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
             continue
         if why := _reason_to_ignore(form, name, bare):
             remarks.append(f"{name} left out: {why}")
+        elif not inside and re.fullmatch(_PIXELS, name) and tensor.size in (1, 3):
+            pixels[name] = tensor
         elif not inside and not is_of_head(form, bare):
             beside.append(name)
         elif bare in needed:
@@ -95,7 +101,7 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
     unread = "; ".join(filter(None, (head.unread, beside and few(beside))))
     names = tuple(_bare(name, chosen, form.separator) for name in tensors)
     return Recognized(
-        form, dict(head.tensors), names, unread, (*remarks, *head.remarks)
+        form, dict(head.tensors), names, pixels, unread, (*remarks, *head.remarks)
     )
 
 

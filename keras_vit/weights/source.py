@@ -5,7 +5,7 @@ import dataclasses
 import math
 import pathlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from keras_vit.weights import contract
 from keras_vit.weights.formats import Format
 from keras_vit.weights.google import GOOGLE
 from keras_vit.weights.recognition import Recognized, recognize
-from keras_vit.weights.tensors import read
+from keras_vit.weights.tensors import few, read
 
 _HEADS = {
     (size["width"], size["depth"], size["mlp_dim"]): size["num_heads"]
@@ -99,7 +99,8 @@ def describe(
             tensors, or if an option is needed that was not given.
     """
     path, stored = pathlib.Path(path), read(path)
-    form, tensors, names, unread, remarks = _recognized(path, stored.tensors, prefix)
+    found = _recognized(path, stored.tensors, prefix)
+    form, tensors = found.form, found.tensors
     with _told_as_damage(path, form):
         shown, classes = form.fields(tensors), form.classes(tensors)
         usual = form.preprocessing(tensors)
@@ -115,9 +116,22 @@ def describe(
         fields["num_heads"] = num_heads
     elif "num_heads" not in fields:
         fields["num_heads"] = _num_heads(shown, notes.architecture)
-    mode, remarks = form.position_mode(names), (*remarks, *notes.remarks)
+    _check_pixels(path, found.pixels, fields)
+    remarks = (*found.remarks, *notes.remarks)
+    if found.pixels:
+        remarks += (
+            f"{few(list(found.pixels))} left out: the model's own say the same",
+        )
     return Source(
-        path, form, tensors, fields, classes, mode, notes.source, unread, remarks
+        path,
+        form,
+        tensors,
+        fields,
+        classes,
+        form.position_mode(found.names),
+        notes.source,
+        found.unread,
+        remarks,
     )
 
 
@@ -137,6 +151,24 @@ def _told_as_damage(path: pathlib.Path, form: Format) -> Iterator[None]:
         yield
     except _DAMAGES as error:
         raise ValueError(f"'{path}' is no whole {form.name} file: {error}") from error
+
+
+def _check_pixels(
+    path: pathlib.Path, stored: Mapping[str, np.ndarray], fields: Mapping[str, Any]
+) -> None:
+    """Checks means and standard deviations in a file, of pixels in 0..1 or 0..255."""
+    for name, tensor in stored.items():
+        field = "mean" if name.endswith("mean") else "std"
+        values = np.asarray(tensor, "float64").ravel()
+        expected = np.broadcast_to(fields[field], (fields["channels"],))
+        if not any(
+            np.allclose(values, expected * scale, rtol=5e-3) for scale in (1, 255)
+        ):
+            raise ValueError(
+                f"'{path}' scales pixels itself: {name} is {values.round(4).tolist()}, "
+                f"but {field} is {expected.round(4).tolist()} by what else is known; "
+                "preprocessing must be another."
+            )
 
 
 def _placed(

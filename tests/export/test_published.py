@@ -57,6 +57,19 @@ def published(kind, folder, rng):
     return load_checkpoint(folder)
 
 
+def test_one_of_several_models_is_imported_by_its_prefix(tmp_path, rng, capfd):
+    w = dialects.weights(rng, Size(**SIZE))
+    arrays = {f"{it}.{k}": w[k] for k in w for it in ("student", "teacher")}
+    dialects.write_safetensors(tmp_path / "dino.safetensors", arrays)
+    command = ["import", str(tmp_path / "dino.safetensors"), "--num-heads", "2"]
+    command += ["--output", str(tmp_path / "m.keras"), "--preprocessing", "imagenet"]
+    assert "'student.', 'teacher.'; prefix must say" in complaint(capfd, *command)
+    assert main([*command, "--prefix", "teacher"]) == 0
+    said = capfd.readouterr().out
+    assert "names are read without 'teacher.'" in said
+    assert "another model left out: 'student.'" in said
+
+
 @pytest.mark.parametrize("kind", ["timm", "google", "big_vision", "deit", "dinov2"])
 def test_loaded_models_are_exported_and_agree(kind, tmp_path, rng):
     model = published(kind, tmp_path, rng)

@@ -273,6 +273,21 @@ def test_a_model_beside_its_average(w, rng, path):
     assert_gives(read(path, arrays, prefix="").model, other, SIZE, rng)
 
 
+def test_a_scaling_of_pixels_in_the_file_must_be_the_model_s(w, rng, path):
+    for scale, name in ((1.0, "normalize."), (255.0, "pixel_")):
+        pixels = {
+            f"{name}mean": np.reshape(dialects.MEAN * scale, (3, 1, 1)),
+            f"{name}std": np.float32(dialects.STD * scale),
+        }
+        found = read(path, before("model.", w) | pixels)
+        assert_gives(found.model, w, SIZE, rng)
+        assert any(f"{name}mean, {name}std left out" in it for it in found.remarks)
+        with pytest.raises(
+            ValueError, match=rf"itself: {name}mean is .*but mean is \["
+        ):
+            read(path, before("model.", w) | pixels, preprocessing="inception")
+
+
 def test_a_decoder_is_left_out_by_name(w, path):
     decoder = {
         "decoder_embed.weight": w["head.weight"],
