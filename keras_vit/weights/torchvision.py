@@ -58,11 +58,11 @@ def _classes(tensors: Tensors) -> int | None:
 
 
 def _preprocessing(tensors: Tensors) -> str:
-    # Images of more than 224 pixels are those of the weights fine-tuned after SWAG.
+    # Images of more than 224 pixels, and patches of 14, are those of SWAG's weights.
     patch_size = tensors["conv_proj.weight"].shape[2]
     patches = tensors["encoder.pos_embedding"].shape[1] - 1
-    large = patches * patch_size**2 > 224**2
-    return "torchvision_swag" if large else "torchvision"
+    swag = patch_size == 14 or patches * patch_size**2 > 224**2
+    return "torchvision_swag" if swag else "torchvision"
 
 
 def _table(config: ViTConfig, head: bool) -> Table:

@@ -169,7 +169,9 @@ def resized(tmp_path_factory):
     return np.load(folder / "resized.npz")
 
 
-@pytest.mark.parametrize("mode", ["bicubic_antialias", "bicubic", "dinov2"])
+@pytest.mark.parametrize(
+    "mode", ["bicubic_antialias", "bicubic", "bicubic_corners", "dinov2"]
+)
 @pytest.mark.parametrize("grid", [(9, 5), (20, 23)])
 def test_positions_are_resized_as_torch_does(mode, grid, resized):
     expected = resized[f"{mode} {grid[0]} {grid[1]}"]

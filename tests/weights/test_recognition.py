@@ -122,13 +122,14 @@ def test_torchvision_before_its_version_0_13(w, rng, path):
     assert (found.format, *rule) == ("torchvision", "crop", "bilinear", 0.875)
 
 
-def test_torchvision_of_swag_s_image_size_has_swag_s_pixels(rng, path):
-    size = Size(patch=16, grid=(24, 24))
+@pytest.mark.parametrize(("patch", "grid"), [(16, (24, 24)), (14, (16, 16))])
+def test_torchvision_of_swag_s_image_size_has_swag_s_pixels(patch, grid, rng, path):
+    size = Size(patch=patch, grid=grid)
     w = dialects.weights(rng, size)
     found = read(path, torchvision(w, size), preprocessing=None)
     config = keras_vit.config_of(found.model)
     rule = config.image_size[0], config.interpolation, config.crop
-    assert rule == (384, "bicubic", 1.0)
+    assert rule == (patch * grid[0], "bicubic", 1.0)
 
 
 def test_torchvision_s_head_with_tanh(w, rng, path):

@@ -64,13 +64,20 @@ def keys(x, a=-0.75):
     return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
 
 
-@pytest.mark.parametrize(("mode", "scale"), [("bicubic", 8 / 14), ("dinov2", 8 / 14.1)])
-def test_each_new_position_is_keys_mean_of_four_old_ones(mode, scale):
+@pytest.mark.parametrize(
+    ("mode", "scale", "first"),
+    [
+        ("bicubic", 8 / 14, 0.5 * 8 / 14 - 0.5),
+        ("dinov2", 8 / 14.1, 0.5 * 8 / 14.1 - 0.5),
+        ("bicubic_corners", 7 / 13, 0.0),
+    ],
+)
+def test_each_new_position_is_keys_mean_of_four_old_ones(mode, scale, first):
     """DINOv2's code adds 0.1 to the new number before it divides by it."""
     old = np.eye(8, dtype="float32").reshape(1, 8, 8)
     got = resize_positions(old, (8, 1), (14, 1), mode)[0]
     for new in (6, 7):  # whose four neighbours are all inside
-        centre = (new + 0.5) * scale - 0.5
+        centre = new * scale + first
         expected = [keys(centre - row) for row in range(8)]
         np.testing.assert_allclose(got[new], expected, atol=1e-6)
 

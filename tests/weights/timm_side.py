@@ -168,6 +168,9 @@ def resize(folder):
                 image, size=size, mode="bicubic", antialias=True
             ),
             "bicubic": interpolate(image, size=size, mode="bicubic"),
+            "bicubic_corners": interpolate(
+                image, size=size, mode="bicubic", align_corners=True
+            ),
             "dinov2": interpolate(image, scale_factor=offset, mode="bicubic"),
         }
         for mode, resized in made.items():
