@@ -66,42 +66,39 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
     models = _models(tensors)
     form, chosen = _chosen(models, tensors, prefix)
     others = [_root(chosen, other) for _, other in models if other != chosen]
-    shown = chosen
-    for own in form.prefixes:
-        if shown == own or shown.endswith(form.separator + own):
-            shown = shown.removesuffix(own)
-            break
-    if shown:
-        remarks.append(f"names are read without {shown!r}")
-    needed: dict[str, np.ndarray] = {}
-    origins, beside, pixels = {}, [], {}
-    for name, tensor in tensors.items():
-        bare, inside = _bare(name, chosen, form.separator), name.startswith(chosen)
-        if any(
-            name.startswith(root) and not (inside and chosen.startswith(root))
-            for root in others
-        ):
-            continue
-        if why := _reason_to_ignore(form, name, bare):
-            remarks.append(f"{name} left out: {why}")
-        elif not inside and re.fullmatch(_PIXELS, name) and tensor.size in (1, 3):
-            pixels[name] = tensor
-        elif not inside and not is_of_head(form, bare):
-            beside.append(name)
-        elif bare in needed:
-            both = sorted((name, origins[bare]))
-            raise ValueError(f"{both[0]!r} and {both[1]!r} are names of one tensor.")
-        else:
-            needed[bare], origins[bare] = tensor, name
+    own = [name for name in tensors if not _is_of_another(name, chosen, others)]
+    bare = {name: _bare(name, chosen, form.separator) for name in own}
+    reasons = {name: _reason_to_ignore(form, name, bare[name]) for name in own}
+    remarks += _remarks_on_names(form, chosen)
+    remarks += [f"{it} left out: {why}" for it, why in reasons.items() if why]
     remarks += [f"another model left out: {other!r}" for other in others]
-    head = read_head(form, form.canonical(needed))
-    for bare, name in origins.items():
-        if not (head.unread and is_of_head(form, bare)):
-            _check_numbers(name, needed[bare])
-    unread = "; ".join(filter(None, (head.unread, beside and few(beside))))
-    names = tuple(_bare(name, chosen, form.separator) for name in tensors)
+    kept = [name for name in own if not reasons[name]]
+    outside = [name for name in kept if not name.startswith(chosen)]
+    pixels = {
+        name: tensors[name]
+        for name in outside
+        if re.fullmatch(_PIXELS, name) and tensors[name].size in (1, 3)
+    }
+    beside = [
+        name
+        for name in outside
+        if name not in pixels and not is_of_head(form, bare[name])
+    ]
+    needed = [name for name in kept if name not in (*pixels, *beside)]
+    _check_names_differ(needed, bare)
+    head = read_head(
+        form, form.canonical({bare[name]: tensors[name] for name in needed})
+    )
+    for name in needed:
+        if not (head.unread and is_of_head(form, bare[name])):
+            _check_numbers(name, tensors[name])
     return Recognized(
-        form, dict(head.tensors), names, pixels, unread, (*remarks, *head.remarks)
+        form,
+        dict(head.tensors),
+        tuple(bare.values()),
+        pixels,
+        "; ".join(filter(None, (head.unread, beside and few(beside)))),
+        (*remarks, *head.remarks),
     )
 
 
@@ -169,6 +166,33 @@ def _root(chosen: str, other: str) -> str:
         if not chosen.startswith(root):
             break
     return root
+
+
+def _is_of_another(name: str, chosen: str, others: Sequence[str]) -> bool:
+    """Whether a name begins as another model's do, and not as the chosen one's."""
+    return any(
+        name.startswith(root)
+        and not (name.startswith(chosen) and chosen.startswith(root))
+        for root in others
+    )
+
+
+def _remarks_on_names(form: Format, chosen: str) -> list[str]:
+    """What stands before names, but for what every file of the format may have."""
+    shown = chosen
+    for own in form.prefixes:
+        if shown == own or shown.endswith(form.separator + own):
+            shown = shown.removesuffix(own)
+            break
+    return [f"names are read without {shown!r}"] if shown else []
+
+
+def _check_names_differ(names: Sequence[str], bare: Mapping[str, str]) -> None:
+    origins: dict[str, str] = {}
+    for name in names:
+        first = origins.setdefault(bare[name], name)
+        if first != name:
+            raise ValueError(f"{first!r} and {name!r} are names of one tensor.")
 
 
 def _bare(name: str, prefix: str, separator: str) -> str:
