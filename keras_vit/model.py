@@ -13,11 +13,13 @@ from keras_vit.config import ViTConfig
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def build_vit(config: ViTConfig) -> keras.Model:
+def build_vit(config: ViTConfig, name: str | None = None) -> keras.Model:
     """A Vision Transformer as a functional Keras model.
 
     Args:
         config: Sizes and switches.
+        name: Of the model; `"vit"`, `"vit_1"` and so on if `None`, as Keras names
+            layers, so that several may be parts of one model.
 
     Returns:
         A model from pixels in 0..255, shape `(b, height, width, c)`, to logits or
@@ -33,7 +35,12 @@ def build_vit(config: ViTConfig) -> keras.Model:
     if not config.norm_after_pool:
         x = _norm(config, "final_norm")(x)
     output = classify(x, config)  # (b, num_classes)
-    return keras.Model(image, output, name="vit")
+    return keras.Model(image, output, name=name or _free_name())
+
+
+def _free_name() -> str:
+    number = keras.backend.get_uid("vit")  # of models built so far, from 1
+    return "vit" if number == 1 else f"vit_{number - 1}"
 
 
 def embed(image, config: ViTConfig):

@@ -11,6 +11,7 @@ from keras_vit.recipes import TrainingRecipe
 NOT_DECAYED = ("bias", "gamma", "beta", "token", "positions", "probe")
 
 
+@keras.saving.register_keras_serializable(package="keras_vit")
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW whose learning rate falls by a factor from each block to the one before.
 

@@ -333,3 +333,11 @@ def test_a_model_on_the_tokens_of_another_is_trained_on_all_of_them(tiny, rng):
     np.testing.assert_allclose(
         features(images, training=True), features(images, training=False), rtol=1e-5
     )
+
+
+def test_several_may_be_parts_of_one_model(tiny, rng):
+    first, second = build_vit(tiny()), build_vit(tiny())
+    image = keras.Input(first.input_shape[1:])
+    mean = keras.layers.Average()([first(image), second(image)])
+    assert keras.Model(image, mean).count_params() == 2 * first.count_params()
+    assert build_vit(tiny(), name="teacher").name == "teacher"

@@ -150,3 +150,22 @@ def test_a_name_of_no_layer_is_refused(tiny, stripes, rng):
     with pytest.raises(ValueError, match=r"must name layers, of .*head.*'blok'"):
         keras_vit.train(model, stripes(rng).load(batch_size=16), recipe)
     assert model.trainable_variables
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_model_that_was_trained_is_saved_and_loaded_by_keras_alone(
+    name, tiny, rng, tmp_path
+):
+    model = keras_vit.build_vit(tiny())
+    recipe = dataclasses.replace(RECIPES[name], accumulation=2)
+    model.compile(make_optimizer(recipe, 10), keras.losses.CategoricalCrossentropy())
+    images = rng.uniform(0, 255, (4, *model.input_shape[1:]))
+    targets = np.eye(model.output_shape[-1])[[0, 1, 2, 0]]
+    model.fit(images, targets, batch_size=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    pairs = zip(loaded.optimizer.variables, model.optimizer.variables, strict=True)
+    for got, expected in pairs:
+        np.testing.assert_array_equal(got, expected)
+    loaded.fit(images, targets, batch_size=2, verbose=0)
