@@ -177,7 +177,7 @@ def _choose(seen: list[Statistics], bits: int, centred: bool, method: str) -> Ra
     low = min(0.0, *(it.low for it in seen), 0.0)
     high = max(0.0, *(it.high for it in seen), 0.0)
     if bits == 16:
-        return low, high
+        return _no_power_of_two(low, high)
     values = np.concatenate([it.rows.ravel() for it in seen])
     if len(values) > _TRIED:
         # Not every n-th, which are of a few channels alone where n divides the width.
@@ -192,6 +192,18 @@ def _choose(seen: list[Statistics], bits: int, centred: bool, method: str) -> Ra
     bound = max(-low, high)
     # One step more below zero: then the zero point comes out as exactly 0.
     return -bound * 128 / 127, bound
+
+
+def _no_power_of_two(low: float, high: float) -> Range:
+    """A range of 16 bits, wider by a hundredth where its scale is a power of two.
+
+    Where LiteRT takes all scales of an ADD or SUB for such powers (-1..1 is within its
+    tolerance, 1e-3 in log2) it refuses sums larger than what is added (`add.cc`).
+    """
+    bound = max(-low, high)
+    exponent = np.log2(bound / 32767) if bound else 0.5
+    near = abs(exponent - round(exponent)) < 2e-3
+    return (1.01 * low, 1.01 * high) if near else (low, high)
 
 
 def _groups(operations: list[Operation], recipe: Recipe) -> dict[str, str]:
