@@ -1,7 +1,11 @@
 """Keras models in files: saved for use, loaded in safe mode."""
 
+import json
 import pathlib
+import sys
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -22,7 +26,8 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     """Loads a `.keras` file in safe mode.
 
     Raises:
-        ValueError: If the file is missing, a folder, cut off, or no Keras model.
+        ValueError: If the file is missing, a folder, cut off, or no Keras model; or if
+            it has classes that no module imported so far has registered, or code.
     """
     path = existing_file(path)
     if not zipfile.is_zipfile(path):  # Keras would say that it isn't there
@@ -30,8 +35,54 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, HDF5 and Keras each fail in their own way
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"'{path}' is cut off or is no Keras model. {type(error).__name__}: "
-            f"{reason}"
-        ) from error
+        raise ValueError(f"'{path}' {_why_not_loaded(path, error)}") from error
+
+
+def _why_not_loaded(path: pathlib.Path, error: Exception) -> str:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            whole = archive.testzip() is None
+            nodes = list(_nodes(json.loads(archive.read("config.json"))))
+    except Exception:  # noqa: BLE001 - whatever a damaged file makes of them
+        whole, nodes = False, []
+    if not whole:
+        return f"is cut off or is no Keras model. {reason}"
+    unknown = sorted({it for it in map(_unknown_class, nodes) if it})
+    if unknown:
+        modules = sorted({module.split(".")[0] for module, _ in unknown})
+        return (
+            "has classes that are not known here: "
+            f"{', '.join(f'{name} of {module}' for module, name in unknown[:5])}. "
+            "Import what registers them before it is loaded: "
+            f"{' '.join(f'--import {module}' for module in modules)} "
+            f"(import {', '.join(modules)})."
+        )
+    if any(node["class_name"] == "__lambda__" for node in nodes):
+        return (
+            "holds Python code in a Lambda layer, which is not run: it could do "
+            "anything. Build the model with a layer or with keras.ops in its place."
+        )
+    return f"can't be rebuilt. {reason}"
+
+
+def _nodes(config: Any) -> Iterator[dict[str, Any]]:
+    """Every object that a model's configuration names a class of."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            yield config
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from _nodes(part)
+
+
+def _unknown_class(node: dict[str, Any]) -> tuple[str, str] | None:
+    """(module, name) of a class that is neither Keras' nor registered."""
+    module, name = str(node.get("module") or ""), node["class_name"]
+    registered = node.get("registered_name")
+    if not registered or module.split(".")[0] in ("", "builtins", "keras"):
+        return None
+    if keras.saving.get_registered_object(registered) is not None:
+        return None
+    return None if hasattr(sys.modules.get(module), name) else (module, name)

@@ -8,6 +8,48 @@ from typing import Any
 def add_model(parser: argparse.ArgumentParser, kinds: str) -> None:
     """The file of a model, of these kinds."""
     parser.add_argument("model", type=pathlib.Path, help=f"{kinds} file")
+    if ".keras" in kinds:
+        add_modules(parser)
+
+
+def add_modules(parser: argparse.ArgumentParser) -> None:
+    """Modules that a `.keras` needs."""
+    parser.add_argument(
+        "--import",
+        action="append",
+        default=[],
+        dest="modules",
+        metavar="MODULE",
+        help="a Python module to import first, which registers layers of your own that "
+        "the .keras has; its code is run; may be given several times",
+    )
+
+
+def add_ends(parser: argparse.ArgumentParser) -> None:
+    """What goes into a model of another make, and what comes out."""
+    parser.add_argument(
+        "--input-scale",
+        default="",
+        metavar="SCALE",
+        help="what a model of another make takes in place of pixels in 0..255: 0..1, "
+        "-1..1, imagenet, caffe, or MEAN,STD in pixels (default: what stands in it)",
+    )
+    parser.add_argument(
+        "--logits",
+        action="store_true",
+        help="a model of another make gives logits, though nothing in it says so",
+    )
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Names of the classes."""
+    add_path(
+        parser,
+        "--labels",
+        "FILE",
+        "names of the classes, one a line (default: those in the model, else of the "
+        "data set)",
+    )
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:

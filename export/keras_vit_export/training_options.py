@@ -1,6 +1,12 @@
 """Options of `train`. Standard library only."""
 
-from keras_vit_export.options import add_dataset, add_json, add_path, image_size
+from keras_vit_export.options import (
+    add_dataset,
+    add_json,
+    add_modules,
+    add_path,
+    image_size,
+)
 
 
 def add_train(commands) -> None:
@@ -35,6 +41,7 @@ def add_train(commands) -> None:
     )
     _add_training(train)
     _add_run(train)
+    add_modules(train)
     train.add_argument("--seed", type=int, help="default: 0")
     add_json(train)
 
