@@ -5,6 +5,13 @@ from typing import Any
 
 import numpy as np
 
+# Standard deviations of guessing that a figure must be away from it.
+_SURE = 2.0
+# The part of all answers that are one class, and how much more that is than its part of
+# the images, from which on nothing else was learnt.
+_NEARLY_ALL = 0.9
+_MORE = 0.1
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -70,3 +77,38 @@ def gives_probabilities(output: np.ndarray) -> bool:
     """Whether rows are probabilities already: none negative, each summing to 1."""
     sums = output.astype("float64").sum(axis=-1)
     return bool((output >= 0).all() and np.allclose(sums, 1.0, atol=1e-2))
+
+
+def chance_limit(labels: np.ndarray) -> float:
+    """Top-1, 0..1, up to which a model may as well always name the largest class.
+
+    Args:
+        labels: Integers `(count,)`.
+    """
+    share = _largest_share(labels)
+    return share + _SURE * float(np.sqrt(share * (1.0 - share) / len(labels)))
+
+
+def remarks(labels: np.ndarray, probabilities: np.ndarray) -> tuple[str, ...]:
+    """What answers show that learnt nothing, a line each; nothing of others.
+
+    Args:
+        labels: Integers `(count,)`.
+        probabilities: `(count, num_classes)`.
+    """
+    predictions = probabilities.argmax(axis=1)
+    top1, count = float(np.mean(predictions == labels)), len(labels)
+    lines = []
+    if top1 <= chance_limit(labels):
+        lines.append(
+            f"Near chance: top-1 is {top1:.1%} on {count} images, of which the largest "
+            f"class has {_largest_share(labels):.1%}."
+        )
+    share = _largest_share(predictions)
+    if share >= max(_NEARLY_ALL, _largest_share(labels) + _MORE):
+        lines.append(f"{share:.1%} of {count} images get one class.")
+    return tuple(lines)
+
+
+def _largest_share(classes: np.ndarray) -> float:
+    return float(np.bincount(classes).max() / len(classes))

@@ -37,22 +37,48 @@ def find_source(options: argparse.Namespace) -> "ImageSource":
     return source
 
 
-def open_model(path: pathlib.Path) -> "AnyClassifier":
-    """The classifier of a `.keras` or `.tflite` file."""
+def open_model(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
+    """The classifier of a `.keras` or `.tflite` file; `ends` are of `open_classifier`."""
     if path.suffix == ".keras":
         with quiet():
             import keras_vit  # noqa: F401 - registers the layers
     from keras_vit_export.classifiers import open_classifier
 
     with quiet():
-        return open_classifier(path)
+        return open_classifier(path, **ends)
 
 
-def open_keras(path: pathlib.Path) -> "AnyClassifier":
+def open_keras(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
     """The classifier of a `.keras` file; no other will do."""
     if path.suffix != ".keras":
         raise ValueError(f"A .keras file is needed. Received: '{path}'")
-    return open_model(path)
+    return open_model(path, **ends)
+
+
+def given_ends(options: argparse.Namespace) -> dict[str, Any]:
+    """What options say of a model's two ends, for `open_model`."""
+    labels = getattr(options, "labels", None)
+    return {
+        "input_scale": options.input_scale,
+        "logits": options.logits,
+        "class_names": () if labels is None else read_labels(labels),
+    }
+
+
+def read_labels(path: pathlib.Path) -> tuple[str, ...]:
+    """Names of classes from a file, one a line.
+
+    Raises:
+        ValueError: If it is missing, no text, or has empty lines between names.
+    """
+    try:
+        text = keras_vit_files.existing_file(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is no UTF-8 text: {error}") from error
+    names = tuple(line.strip() for line in text.rstrip().splitlines())
+    if not names or "" in names:
+        raise ValueError(f"'{path}' must have a class name in each line.")
+    return names
 
 
 def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "ImageData":
@@ -60,15 +86,15 @@ def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "Image
     source = find_source(options)
     from keras_vit.config import Preprocessing
 
-    count = len(classifier.class_names)
-    named = classifier.class_names != tuple(f"class {i}" for i in range(count))
-    if count != len(source.class_names) or (
-        named and classifier.class_names != source.class_names
+    if len(classifier.class_names) != len(source.class_names) or (
+        classifier.named and classifier.class_names != source.class_names
     ):
         raise ValueError(
             f"'{options.model}' and {options.dataset!r} differ in their classes. "
             f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
         )
+    if not classifier.named:
+        classifier.name_classes(source.class_names)
     return source.load(Preprocessing(**classifier.preprocessing))
 
 

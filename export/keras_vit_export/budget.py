@@ -121,7 +121,7 @@ def _judge(exporter: Exporter, max_drop: float) -> Callable[[Export, float], Tri
     reference = _top1(labels, rows["keras"])
 
     def judge(made: Export, latency_ms: float) -> Trial:
-        classifier = Classifier(made.content)
+        classifier = Classifier.of_flatbuffer(made.content)
         top1 = _top1(*_only(predict({"it": classifier}, images)))
         drop = round(100 * (reference - top1), 6)
         return Trial(
@@ -137,7 +137,9 @@ def _judge(exporter: Exporter, max_drop: float) -> Callable[[Export, float], Tri
 
 
 def _latencies(made: dict[str, Export], image: np.ndarray) -> dict[str, float]:
-    classifiers = {name: Classifier(it.content) for name, it in made.items()}
+    classifiers = {
+        name: Classifier.of_flatbuffer(it.content) for name, it in made.items()
+    }
     return median_latency_ms(
         {
             name: lambda it=it: it.probabilities(image[None])

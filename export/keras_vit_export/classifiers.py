@@ -1,25 +1,40 @@
 """One face for a `.keras` and a `.tflite`: class names, preprocessing, probabilities."""
 
+import copy
 import pathlib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from keras_vit_export import meaning
+from keras_vit_export.meaning import Meaning
+from keras_vit_export.pixel_scale import PixelScale, check_pixels
 from keras_vit_export.runtime import Classifier
 from keras_vit_pixels import fit_image, open_image
 
 if TYPE_CHECKING:
     import keras
 
+    from keras_vit_export.reading import Ends
+
 
 class AnyClassifier(Protocol):
     """What `Classifier` and `KerasClassifier` have in common."""
 
     class_names: tuple[str, ...]
+    named: bool
     preprocessing: dict
+    scale_source: str
+    meaning: Meaning
+
+    def name_classes(self, names: Sequence[str]) -> None: ...
+
+    def check_meaning(self) -> None: ...
 
     def read(self, path: str | pathlib.Path) -> np.ndarray: ...
+
+    def output(self, images: Iterable[np.ndarray]) -> np.ndarray: ...
 
     def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray: ...
 
@@ -28,32 +43,105 @@ class KerasClassifier:
     """A Keras model as a classifier of images.
 
     Args:
-        model: From images `(b, height, width, c)` in 0..255 to logits or
-            probabilities `(b, num_classes)`.
+        model: From images `(b, height, width, c)` to logits or probabilities
+            `(b, num_classes)`.
+        input_scale: What the model takes in place of pixels in 0..255, as
+            `PixelScale.parse` reads it; found in the model, if empty.
+        logits: Whether the model gives logits though nothing in it says so.
+        class_names: Name of each class; those in the model, if `()`.
+        loss: Of a model loaded without it: what `reading.loss_in_file` gave.
+
+    Attributes:
+        model: From pixels in 0..255, `input_scale` being part of it.
+        scale: Where nothing tells what the model takes, that is taken: `"0..255"`.
+        scale_source: How `scale` is known; empty if nothing tells.
+        meaning: Of the model's numbers.
+        named: Whether the classes have names.
 
     Raises:
         ValueError: If the model does not take one image of a fixed size, or does not
-            give one number for each of two or more classes that exclude each other.
+            give one number for each of two or more classes that exclude each other, or
+            `input_scale` or `class_names` do not fit it.
     """
 
-    def __init__(self, model: "keras.Model"):
-        import tensorflow as tf
+    def __init__(
+        self,
+        model: "keras.Model",
+        input_scale: str = "",
+        *,
+        logits: bool = False,
+        class_names: Sequence[str] = (),
+        loss: Any = None,
+    ):
+        from keras_vit_export.reading import read_ends
 
         _check(model)
-        self.model = model
-        # Traced once for any number of images; `predict` traces anew for each.
-        self._call = tf.function(
-            lambda images: model(images, training=False),
-            input_signature=[tf.TensorSpec((None, *model.input_shape[1:]))],
-            autograph=False,
+        ends = read_ends(model, loss)
+        channels = model.input_shape[-1]
+        self.scale, self.scale_source = ends.scale, ends.scale_source
+        if input_scale:
+            self.scale = PixelScale.parse(input_scale, channels)
+            self.scale_source = "input_scale"
+            _check_twice(ends, self.scale)
+        self.scale = self.scale or PixelScale.parse("0..255", channels)
+        self.model = (
+            model if self.scale.name == "0..255" else _scaled(model, self.scale)
         )
+        # Traced once for any number of images; `predict` traces anew for each.
+        self._call = _traced(self.model)
         self.size_bytes = sum(
             int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
         )
         self.operations: dict[str, dict[str, int]] = {}
-        self.preprocessing, self.class_names = _contract_of(model)
-        noise = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:]))
-        self.ends_in_probabilities = _gives_probabilities(self.output(noise))
+        self.preprocessing = ends.rule
+        self.name_classes(tuple(class_names) or ends.class_names)
+        self._find_meaning(ends.meaning, logits)
+
+    def _find_meaning(self, said: Meaning | None, logits: bool) -> None:
+        """From what is said, and from answers to patterns that have nothing in common."""
+        rng, shape = np.random.default_rng(0), self.model.input_shape[1:]
+        images = [rng.uniform(0, high, shape) for high in (255, 255, 25)]
+        rows = self.output([*images, np.zeros(shape), np.full(shape, 255.0)])
+        self._example = rows[0]
+        self.meaning = meaning.of_rows(rows)
+        if said and self.meaning.kind != meaning.PROBABILITIES:
+            self.meaning = said
+        if logits:
+            self.meaning = Meaning(meaning.LOGITS, "it was said")
+        if self.meaning.kind != meaning.UNKNOWN:
+            self.check_meaning()  # else labelled images may tell
+
+    def with_model(self, model: "keras.Model") -> Self:
+        """The same of a model that computes the same: from pixels in 0..255."""
+        copied = copy.copy(self)
+        copied.model, copied._call = model, _traced(model)
+        return copied
+
+    def check_meaning(self) -> None:
+        """Raises a `ValueError` if the model's numbers aren't those of a classifier."""
+        if self.meaning.is_known:
+            return
+        if not np.isfinite(self._example).all():
+            raise ValueError("The Keras model gives NaN or infinity.")
+        raise ValueError(meaning.explain(self.meaning, self._example, self.class_names))
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Gives the classes their names, or numbers if `()`.
+
+        Raises:
+            ValueError: If there is not one name for each, each its own.
+        """
+        from keras_vit.config import check_class_names
+
+        count = self.model.output_shape[-1]
+        check_class_names(tuple(names), count)
+        self.named = bool(names)
+        self.class_names = tuple(names) or tuple(f"class {i}" for i in range(count))
+
+    @property
+    def ends_in_probabilities(self) -> bool:
+        """Whether the model gives probabilities; logits else."""
+        return self.meaning.kind == meaning.PROBABILITIES
 
     def read(self, path: str | pathlib.Path) -> np.ndarray:
         """Decodes an image file and fits it to the model: uint8 `(height, width, c)`.
@@ -67,13 +155,17 @@ class KerasClassifier:
         """Probabilities `(b, num_classes)` of images `(height, width, c)`, 0..255.
 
         Raises:
-            ValueError: If the model gives NaN or infinity.
+            ValueError: If images are scaled already, the model gives NaN or infinity,
+                or it is unknown what its numbers mean.
         """
         from keras import ops
 
-        output = self.output(np.asarray(images))
+        images = np.asarray(images)
+        check_pixels(images)
+        output = self.output(images)
         if not np.isfinite(output).all():
             raise ValueError("The Keras model gives NaN or infinity.")
+        self.check_meaning()
         return output if self.ends_in_probabilities else np.array(ops.softmax(output))
 
     def output(self, images: np.ndarray) -> np.ndarray:
@@ -81,20 +173,68 @@ class KerasClassifier:
         return self._call(np.asarray(images, "float32")).numpy()
 
 
-def open_classifier(path: str | pathlib.Path) -> AnyClassifier:
-    """Loads a `.keras` or a `.tflite`.
+def _traced(model: "keras.Model") -> Any:
+    import tensorflow as tf
+
+    return tf.function(
+        lambda images: model(images, training=False),
+        input_signature=[tf.TensorSpec((None, *model.input_shape[1:]))],
+        autograph=False,
+    )
+
+
+def _check_twice(ends: "Ends", given: PixelScale) -> None:
+    """Refuses to scale pixels that the model scales by itself."""
+    if ends.scale and ends.scale.name == "0..255" and given.name != "0..255":
+        raise ValueError(
+            f"The model takes pixels in 0..255 and scales them itself, by "
+            f"{ends.scale_source}. Received: input_scale={given.name!r}"
+        )
+
+
+def _scaled(model: "keras.Model", scale: PixelScale) -> "keras.Model":
+    """A model from pixels in 0..255 that scales them and is then the given one."""
+    import keras
+
+    from keras_vit.layers import PixelScaling
+
+    image = keras.Input(model.input_shape[1:], name="image")
+    channels = image.shape[-1]
+    mean, std = (np.broadcast_to(it, channels) for it in (scale.mean, scale.std))
+    if not scale.bgr:
+        layer = PixelScaling(tuple(mean / 255), tuple(std / 255), name="input_scale")
+        return keras.Model(image, model(layer(image)))
+    # One operation that every accelerator has, where a reversed axis is not.
+    layer = keras.layers.Conv2D(channels, 1, trainable=False, name="input_scale")
+    layer.build(image.shape)
+    layer.set_weights([(np.eye(channels)[::-1] / std)[None, None], -mean / std])
+    return keras.Model(image, model(layer(image)))
+
+
+def open_classifier(
+    path: str | pathlib.Path,
+    input_scale: str = "",
+    *,
+    logits: bool = False,
+    class_names: Sequence[str] = (),
+) -> AnyClassifier:
+    """Loads a `.keras` or a `.tflite`; the options are those of `KerasClassifier`.
 
     Raises:
-        ValueError: If the file is missing, cut off, or of another kind.
+        ValueError: If the file is missing, cut off, of another kind, or no classifier,
+            or an option does not fit it.
     """
+    given = {"logits": logits, "class_names": class_names}
     suffix = pathlib.Path(path).suffix
     if suffix == ".tflite":
-        return Classifier(path)
+        return Classifier(path, input_scale=input_scale, **given)
     if suffix != ".keras":
         raise ValueError(f"A model is a .keras or a .tflite file. Received: '{path}'")
     from keras_vit.files import load_model
+    from keras_vit_export.reading import loss_in_file
 
-    return KerasClassifier(load_model(path))
+    loss = loss_in_file(path)
+    return KerasClassifier(load_model(path), input_scale, loss=loss, **given)
 
 
 def _check(model) -> None:
@@ -112,38 +252,13 @@ def _check(model) -> None:
         )
     # A Sequential around a model has no `output`.
     one = not isinstance(getattr(model, "output", None), dict) and len(given) == 2
-    if not one or not isinstance(given[1], int) or given[1] < 2:
+    if one and given[1] == 1:
+        raise ValueError(
+            "The model gives one number an image, a sigmoid's or one that is no class. "
+            "A classifier gives one for each of two or more classes."
+        )
+    if not one or not isinstance(given[1], int):
         raise ValueError(
             "The model must give one row of two or more classes an image, shape "
             f"(b, classes). Received: output shape {given}"
         )
-    last = model.layers[-1]
-    while getattr(last, "layers", None):  # a model inside the model
-        last = last.layers[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") == "sigmoid":
-        raise ValueError(
-            "The model ends in a sigmoid, whose classes do not exclude each other; "
-            "a classifier ends in logits or a softmax."
-        )
-
-
-def _gives_probabilities(output: np.ndarray) -> bool:
-    from keras_vit.evaluation import gives_probabilities
-
-    return gives_probabilities(output)
-
-
-def _contract_of(model) -> tuple[dict, tuple[str, ...]]:
-    """Preprocessing and class names; a plain stretch where the model does not say."""
-    from keras_vit.config import Preprocessing
-    from keras_vit.model import config_of
-
-    try:
-        config = config_of(model)
-        names = config.class_names
-    except ValueError:
-        _, height, width, channels = model.input_shape
-        config = Preprocessing(image_size=(height, width), channels=channels)
-        names = ()
-    count = model.output_shape[-1]
-    return config.rule, names or tuple(f"class {index}" for index in range(count))

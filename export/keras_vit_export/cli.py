@@ -12,8 +12,10 @@ from typing import NoReturn
 
 from keras_vit_export.options import (
     add_dataset,
+    add_ends,
     add_images,
     add_json,
+    add_labels,
     add_model,
     add_path,
     add_seed_and_json,
@@ -25,6 +27,7 @@ from keras_vit_export.published_options import (
     add_import,
 )
 from keras_vit_export.recipes import RECIPES
+from keras_vit_export.terminal import quiet
 from keras_vit_export.training_options import add_train
 
 PROGRAM = "keras-vit"
@@ -45,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # names that are not UTF-8
     try:
+        _import(getattr(options, "modules", []))
         module = importlib.import_module(f"keras_vit_export.{options.module}")
         return getattr(module, options.function or options.command)(options)
     except KeyboardInterrupt as interruption:
@@ -58,6 +62,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os._exit(2)  # TensorFlow would crash when it tidies up
     except (ValueError, OSError, RuntimeError) as error:
         return _complain(str(error), 2)
+
+
+def _import(modules: Sequence[str]) -> None:
+    """Modules of the user's own, found as Python finds them where he stands.
+
+    Raises:
+        ValueError: If there is none of that name, or it fails.
+    """
+    if modules:
+        sys.path.insert(0, os.getcwd())
+    for name in modules:
+        try:
+            with quiet():
+                importlib.import_module(name)
+        except Exception as error:  # code of the user's own
+            reason = f"{type(error).__name__}: {error}"
+            raise ValueError(f"--import {name} failed. {reason}") from error
 
 
 def _complain(message: str, status: int) -> int:
@@ -111,6 +132,7 @@ def _add_evaluate(commands) -> None:
     evaluate = commands.add_parser("evaluate", help="top-1 of a model on test images")
     add_model(evaluate, "a .keras or a .tflite")
     add_dataset(evaluate, required=True)
+    add_ends(evaluate)
     add_path(
         evaluate,
         "--confusion",
@@ -138,6 +160,8 @@ def _add_export(commands) -> None:
         required=True,
     )
     add_dataset(export, required=False)
+    add_ends(export)
+    add_labels(export)
     export.add_argument(
         "--max-drop",
         type=float,
@@ -185,6 +209,7 @@ def _add_benchmark(commands) -> None:
     )
     add_model(benchmark, "a .keras")
     add_dataset(benchmark, required=True)
+    add_ends(benchmark)
     add_path(benchmark, "--html", "FILE", "write a page with plots there")
     benchmark.add_argument(
         "--accelerator",
@@ -199,6 +224,7 @@ def _add_classify(commands) -> None:
     classify = commands.add_parser("classify", help="name what images show")
     add_model(classify, "a .keras or a .tflite")
     add_images(classify)
+    add_ends(classify)
     add_path(
         classify,
         "--output",

@@ -13,6 +13,7 @@ import sys
 from keras_vit_export.arguments import (
     check_writable,
     data_for,
+    given_ends,
     image_paths,
     next_free,
     open_keras,
@@ -62,13 +63,18 @@ def evaluate(options: argparse.Namespace) -> int:
         f"{options.model.stem}-confusion.png"
     )
     check_writable(picture, options.json, read=[options.model])
-    classifier = open_model(options.model)
+    classifier = open_model(options.model, **given_ends(options))
     data = data_for(classifier, options)
     with quiet():
+        from keras_vit.evaluation import remarks
         from keras_vit.pictures import draw_confusion
         from keras_vit_export import report
+        from keras_vit_export.doubts import settle
 
+        granted = settle(classifier, data.validation)
         result = report.evaluate(classifier, data.test)
+    for line in (*granted, *remarks(result.labels, result.probabilities)):
+        print(line)
     print(f"Top-1 on {len(result.labels)} test images: {result.top1:.2%}")
     if result.top5 is not None:
         print(f"Top-5: {result.top5:.2%}")
@@ -89,9 +95,12 @@ def export(options: argparse.Namespace) -> int:
         from keras_vit_export import budget, page
         from keras_vit_export.classifiers import KerasClassifier
         from keras_vit_export.exporter import Exporter
-    classifier = open_keras(options.model)
+    classifier = open_keras(options.model, **given_ends(options))
     if options.rgb:
-        classifier = KerasClassifier(with_rgb_input(classifier.model))
+        classifier = KerasClassifier(
+            with_rgb_input(classifier.model),
+            class_names=given_ends(options)["class_names"],
+        )
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
         exporter = Exporter(classifier, data, options.rewrites, options.compat)
@@ -134,7 +143,7 @@ def benchmark(options: argparse.Namespace) -> int:
         from keras_vit_export.recipes import RECIPES
     check_choice("--accelerator", options.accelerator, ACCELERATORS)
     places = ACCELERATORS[options.accelerator]
-    classifier = open_keras(options.model)
+    classifier = open_keras(options.model, **given_ends(options))
     data = data_for(classifier, options)
     with quiet():
         exporter = Exporter(classifier, data)
@@ -166,7 +175,8 @@ def classify(options: argparse.Namespace) -> int:
     from keras_vit_export.runtime import most_probable
 
     check_writable(options.json, read=[options.model, *options.images])
-    classifier = open_model(options.model)
+    classifier = open_model(options.model, **given_ends(options))
+    _say_unknown_scale(classifier)
     results, unreadable = {}, 0
     for path in image_paths(options.images):
         try:
@@ -184,6 +194,15 @@ def classify(options: argparse.Namespace) -> int:
         print(f"{path}: {shown}")
     write_json(options.json, results)
     return 2 if unreadable else 0
+
+
+def _say_unknown_scale(classifier) -> None:
+    if not classifier.scale_source:
+        print(
+            "Nothing in the model says what range its pixels have; 0..255 is taken "
+            "(--input-scale).",
+            file=sys.stderr,
+        )
 
 
 def _export(model, recipes, images):

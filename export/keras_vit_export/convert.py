@@ -55,7 +55,7 @@ def read_origin(model: keras.Model | KerasClassifier, rewrites: str = "auto") ->
     given = model if isinstance(model, KerasClassifier) else KerasClassifier(model)
     check_finite(given.model)
     single = _in_float32(given.model)
-    classifier = given if single is given.model else KerasClassifier(single)
+    classifier = given if single is given.model else given.with_model(single)
     graph, reason = _graph_of(classifier)
     if graph is None and rewrites == "required":
         raise ValueError(f"The model can't be rewritten. {reason}")
@@ -124,7 +124,7 @@ def _in_float32(model: keras.Model) -> keras.Model:
         rebuilt = keras.models.clone_model(
             model, clone_function=_layer_in_float32, recursive=True
         )
-        rebuilt.set_weights(model.get_weights())
+        _copy_weights(model, rebuilt)
         expected, got = (
             np.asarray(it(noise, training=False)) for it in (model, rebuilt)
         )
@@ -135,6 +135,14 @@ def _in_float32(model: keras.Model) -> keras.Model:
     if np.abs(got - expected).max() > _NEARLY * max(np.abs(expected).max(), 1e-6):
         raise ValueError("The model computes something else when rebuilt in float32.")
     return rebuilt
+
+
+def _copy_weights(model: keras.Model, rebuilt: keras.Model) -> None:
+    """As a file is loaded: layers may have to do more than take the numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/model.weights.h5"
+        model.save_weights(path)
+        rebuilt.load_weights(path)
 
 
 def _layer_in_float32(layer: keras.Operation) -> keras.Operation:

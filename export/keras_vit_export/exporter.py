@@ -11,6 +11,7 @@ import keras
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
+from keras_vit.pipeline import ImageData
 from keras_vit_export import calibration, metadata, sensitivity
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.classifiers import KerasClassifier
@@ -20,6 +21,7 @@ from keras_vit_export.convert import (
     read_origin,
 )
 from keras_vit_export.description import describe
+from keras_vit_export.doubts import settle
 from keras_vit_export.float_models import FloatModels
 from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
@@ -50,6 +52,8 @@ def export(
     images: Images = None,
     *,
     rewrites: str = "auto",
+    input_scale: str = "",
+    logits: bool = False,
 ) -> tuple[bytes, Report]:
     """Converts a model and measures what came out against what went in.
 
@@ -64,6 +68,11 @@ def export(
             pixels is measured, and the report says so.
         rewrites: `"auto"`, or `"required"` to refuse a model that `build_vit` did not
             make instead of converting it as it is.
+        input_scale: What the model takes in place of pixels in 0..255: `"0..1"`,
+            `"-1..1"`, `"imagenet"`, `"caffe"` or `"MEAN,STD"` in pixels. If empty, it is
+            looked for in the model; where nothing there tells, labelled images decide
+            whether 0..255 is right.
+        logits: Whether the model gives logits where neither it nor its loss says so.
 
     Returns:
         The `.tflite` file's content and its report.
@@ -75,7 +84,14 @@ def export(
         RuntimeError: If TFLite's builtin operations can't express the model, or the
             recipe could not be applied to all of it.
     """
-    content, reports = export_all(model, [recipe], images, rewrites=rewrites)
+    content, reports = export_all(
+        model,
+        [recipe],
+        images,
+        rewrites=rewrites,
+        input_scale=input_scale,
+        logits=logits,
+    )
     return content[recipe], reports[recipe]
 
 
@@ -85,6 +101,8 @@ def export_all(
     images: Images = None,
     *,
     rewrites: str = "auto",
+    input_scale: str = "",
+    logits: bool = False,
 ) -> tuple[dict[str, bytes], dict[str, Report]]:
     """`export` for several recipes, measured side by side.
 
@@ -92,7 +110,8 @@ def export_all(
         The files by recipe, and the reports by recipe with one more, `"keras"`, of
         the model itself.
     """
-    exporter = Exporter(model, images, rewrites=rewrites)
+    classifier = KerasClassifier(model, input_scale, logits=logits)
+    exporter = Exporter(classifier, images, rewrites=rewrites)
     return exporter.check({name: exporter.convert(name) for name in recipes})
 
 
@@ -145,6 +164,9 @@ class Exporter:
         self.origin: Origin = read_origin(model, rewrites)
         self.splits = find_splits(images)
         self._check_images()
+        self.taken_for_granted = settle(self.origin.classifier, self.splits.choice)
+        if isinstance(images, ImageData) and not self.origin.classifier.named:
+            self.origin.classifier.name_classes(images.class_names)
         self.floats = FloatModels(self.origin, self.splits)
 
     def _check_images(self) -> None:
@@ -306,7 +328,7 @@ class Exporter:
         return files, reports
 
     def _self_test(self, candidate: Classifier, made: Export) -> SelfTest:
-        exact = Classifier(made.float_model)
+        exact = Classifier.of_flatbuffer(made.float_model)
         return make_self_test(
             lambda image: candidate.probabilities([image])[0],
             lambda image: exact.probabilities([image])[0],
@@ -333,7 +355,8 @@ class Exporter:
             RuntimeError: If the GPU alone is asked for and there is none.
         """
         if tuple(names) == ("gpu",):
-            reach(Classifier(self.floats.file(())), self.floats.few_images()[:1], names)
+            smallest = Classifier.of_flatbuffer(self.floats.file(()))
+            reach(smallest, self.floats.few_images()[:1], names)
 
     def _reach(self, classifier: Classifier, names: Sequence[str]) -> dict[str, Reach]:
         images = self.splits.compared
@@ -355,6 +378,9 @@ class Exporter:
             "layer_snr_db": self._layer_snr_db(made),
             "rewrites": graph.rewrites if graph else (),
             "not_rewritten": self.origin.reason,
+            "pixels": self.origin.classifier.scale_source,
+            "output": str(self.origin.classifier.meaning),
+            "taken_for_granted": self.taken_for_granted,
             "chosen": made.method,
             "smoothed": made.smoothed,
             "protected": made.protected,
@@ -375,7 +401,7 @@ class Exporter:
 
 def _loaded(name: str, content: bytes) -> Classifier:
     try:
-        return Classifier(content)
+        return Classifier.of_flatbuffer(content)
     except ValueError as error:  # weights of all zeros, for one
         raise RuntimeError(f"LiteRT refuses the {name} file. {error}") from error
 

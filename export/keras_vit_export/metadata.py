@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+from keras_vit_export.tables import read_description
+
 LABELS = "labels.txt"
 CONTRACT = "keras_vit.json"
 # What `attach` writes before each file: uncompressed, version 2.0, no flags.
@@ -65,12 +67,15 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
         if archive.testzip():
             raise ValueError("Its class names or what else it holds is damaged.")
         names = archive.namelist()
-        labels = archive.read(LABELS).decode() if LABELS in names else ""
         contract = json.loads(archive.read(CONTRACT)) if CONTRACT in names else {}
         end = min((it.header_offset for it in archive.infolist()), default=None)
-    # The archive has checksums of its own, the flatbuffer has none: a weight that
-    # changed on its way would only be a worse answer.
-    found = digest(model[:end])
-    if contract.get("sha256", found) != found:
-        raise DamagedError("its SHA-256 is not that of the model that was written.")
-    return tuple(labels.rstrip("\n").split("\n")) if labels else (), contract
+        # The archive has checksums of its own, the flatbuffer has none: a weight that
+        # changed on its way would only be a worse answer.
+        found = digest(model[:end])
+        if contract.get("sha256", found) != found:
+            raise DamagedError("its SHA-256 is not that of the model that was written.")
+        # Of other exporters it has any name.
+        ours = CONTRACT in names
+        named = (not ours and read_description(model).labels) or LABELS
+        labels = archive.read(named).decode() if named in names else ""
+    return tuple(labels.rstrip("\r\n").splitlines()), contract

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_vit.evaluation import Evaluation
+from keras_vit.evaluation import Evaluation, remarks
 from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
 from keras_vit_export.reach import Reach
@@ -66,6 +66,10 @@ class Report:
             `Half.as_dict()`.
         shrunk: Factor of each norm that would overflow there, by its name.
         weak_self_test: Whether wrong answers may pass the file's self-test.
+        pixels: How it is known what range of pixels the model takes; empty if it isn't.
+        output: What the model's own numbers are, and how that is known.
+        taken_for_granted: What nothing in the model tells, and how it was checked.
+        remarks: What answers on images with labels show that learnt nothing.
         accelerators: What each makes of the file, by name: `Reach`.
         environment: Hardware and versions.
     """
@@ -97,6 +101,10 @@ class Report:
     half: dict[str, Any] = dataclasses.field(default_factory=dict)
     shrunk: dict[str, float] = dataclasses.field(default_factory=dict)
     weak_self_test: bool = False
+    pixels: str = ""
+    output: str = ""
+    taken_for_granted: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     accelerators: dict[str, Reach] = dataclasses.field(default_factory=dict)
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -151,6 +159,7 @@ def measure(
             if it is reference
             else peak_memory_bytes(it.content),
             images=len(labels),
+            remarks=remarks(labels, rows) if labelled else (),
             operations=it.operations,
             environment=environment(),
         )
@@ -244,7 +253,7 @@ def latencies(
     if threads > 1:
         for name, it in classifiers.items():
             if isinstance(it, Classifier):
-                more = Classifier(it.content, num_threads=threads)
+                more = Classifier.of_flatbuffer(it.content, threads)
                 runs[name, threads] = lambda it=more: it.probabilities(example)
     medians = median_latency_ms(runs)
     one = {name: medians[name, 1] for name in classifiers}

@@ -10,13 +10,22 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from keras_vit_export import accelerators, inspection, interpreters, metadata
+from keras_vit_export import (
+    accelerators,
+    ends,
+    inspection,
+    interpreters,
+    meaning,
+    metadata,
+    tables,
+)
+from keras_vit_export.meaning import Meaning
+from keras_vit_export.pixel_scale import check_pixels
 from keras_vit_export.self_test import UselessError, Verdict, find_self_test
 from keras_vit_files import existing_file
 from keras_vit_pixels import fit_array, fit_image, open_image
@@ -50,11 +59,19 @@ class Classifier:
         num_threads: Threads of the interpreter.
         accelerator: `"cpu"`; `"gpu"`; or `"auto"` for the fastest that passes the
             file's self-test, which is said in one line.
+        input_scale: What a file of another make takes in place of pixels in 0..255, as
+            `PixelScale.parse` reads it; what its metadata say, if empty.
+        logits: Whether a file of another make gives logits.
+        class_names: Name of each class; those in the file, if `()`.
         self_test: Whether the file must pass its self-test where it runs, which costs
             one inference; under `"auto"` it must. A file that carries none runs on the
             CPU as it is, and on a GPU with a warning.
 
     Attributes:
+        scale: What a file of another make takes; that of ours is `"0..255"`.
+        scale_source: How `scale` is known; empty if nothing tells, and `"0..255"` is
+            taken.
+        named: Whether the classes have names.
         accelerator: What it runs on, `"cpu"` or `"gpu"`.
         verdict: Of the self-test there, or `None` if there was none.
 
@@ -72,6 +89,9 @@ class Classifier:
         *,
         accelerator: str = "cpu",
         self_test: bool = True,
+        input_scale: str = "",
+        logits: bool = False,
+        class_names: Sequence[str] = (),
     ):
         if num_threads < 1:
             raise ValueError(f"num_threads must be positive. Received: {num_threads}")
@@ -89,9 +109,15 @@ class Classifier:
         self._input, self._output = self._check(name)
         self.size_bytes = len(content)
         self.content = content
-        self.preprocessing = self._rule(name)
-        self.class_names = self._told_apart(int(self._output["shape"][-1]))
+        shape = tuple(int(side) for side in self._input["shape"][1:])
+        self.preprocessing = ends.find_rule(self.contract, shape, name)
+        self.scale, self.scale_source = ends.find_scale(
+            self.contract, self._described, self._input, input_scale
+        )
+        self._logits = logits
+        self.name_classes(class_names or self.class_names)
         self.accelerator, self.verdict = "cpu", None
+        self._meaning: Meaning | None = None
         self._gpu: accelerators.Gpu | None = None
         try:
             self.self_test = find_self_test(self.contract, len(self.class_names))
@@ -103,6 +129,18 @@ class Classifier:
             self._take_gpu(name, self_test)
         elif self_test and self.self_test is not None:
             self.verdict = self._judged(name, "CPU")
+
+    @classmethod
+    def of_flatbuffer(cls, content: bytes, num_threads: int = 1) -> Self:
+        """A model of this package that carries no contract yet: probabilities."""
+        classifier = cls(content, num_threads)
+        classifier.meaning = Meaning(meaning.PROBABILITIES, "this package")
+        return classifier
+
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Gives the classes their names; numbers if there is not one for each."""
+        count = int(self._output["shape"][-1])
+        self.class_names, self.named = ends.find_names(names, count)
 
     def judge(self, probabilities: np.ndarray) -> Verdict:
         """Holds an answer to `test_image` against the one that the file carries."""
@@ -128,10 +166,11 @@ class Classifier:
             patience: Seconds after which it is taken to hang.
         """
         images = self.test_image[None] if images is None else images
-        trial = accelerators.attempt(self.content, images, patience)
+        trial = accelerators.attempt(self.content, self._scaled(images), patience)
         if trial.rows is None:
             return trial
-        return dataclasses.replace(trial, rows=self._as_probabilities(trial.rows))
+        rows = self._as_probabilities(self._as_numbers(trial.rows))
+        return dataclasses.replace(trial, rows=rows)
 
     def _judged(self, name: str, place: str) -> Verdict:
         """The verdict of the self-test where the model runs now.
@@ -185,6 +224,7 @@ class Classifier:
         interpreter = interpreters.find()
         try:
             self.class_names, self.contract = metadata.read(content)
+            self._described = tables.read_description(content)
             is_whole = "sha256" in self.contract
             self._interpreter = interpreters.start(
                 interpreter, content, num_threads, is_whole
@@ -199,16 +239,37 @@ class Classifier:
                 f"{name} is cut off or is no TFLite model. {reason}"
             ) from error
 
-    def _told_apart(self, count: int) -> tuple[str, ...]:
-        """A name of its own for each class: other exporters' ImageNet has two cranes."""
-        names = self.class_names
-        if len(names) != count:
-            return tuple(f"class {index}" for index in range(count))
-        counts = Counter(names)
-        return tuple(
-            f"{name} ({index})" if counts[name] > 1 else name
-            for index, name in enumerate(names)
-        )
+    @property
+    def meaning(self) -> Meaning:
+        """What the file's numbers are; of other makes, by what they are for patterns."""
+        if self._meaning is None:
+            self._meaning = self._find_meaning()
+        return self._meaning
+
+    @meaning.setter
+    def meaning(self, found: Meaning) -> None:
+        self._meaning = found
+
+    def _find_meaning(self) -> Meaning:
+        if ends.is_ours(self.contract):
+            return Meaning(meaning.PROBABILITIES, "its contract")
+        if self._logits:
+            return Meaning(meaning.LOGITS, "it was said")
+        rng, shape = np.random.default_rng(0), tuple(self._input["shape"][1:])
+        images = [rng.uniform(0, high, shape) for high in (255, 255, 25)]
+        rows = self.output([*images, np.zeros(shape), np.full(shape, 255.0)])
+        self._example = rows[0]
+        if self._described.calibrated:
+            source = "its metadata want a score calibration"
+            return Meaning(meaning.UNKNOWN, source)
+        return meaning.of_rows(rows, float(self._output["quantization"][0]))
+
+    def check_meaning(self) -> None:
+        """Raises a `ValueError` if the file's numbers aren't those of a classifier."""
+        if not self.meaning.is_known:
+            raise ValueError(
+                meaning.explain(self.meaning, self._example, self.class_names)
+            )
 
     def _check(self, name: str) -> tuple[dict, dict]:
         """The one input and the one output, if they are an image classifier's."""
@@ -229,31 +290,6 @@ class Classifier:
                 f"ranks {ranks}, types {types}"
             )
         return inputs[0], outputs[0]
-
-    def _rule(self, name: str) -> dict[str, Any]:
-        """How images are fitted; a plain stretch where the file does not say."""
-        _, height, width, channels = (int(side) for side in self._input["shape"])
-        shape = (height, width, channels)
-        rule = {
-            "image_size": (height, width),
-            "channels": channels,
-            "resize": "stretch",
-            "interpolation": "bilinear",
-            "crop": 1.0,
-        }
-        try:
-            rule |= self.contract.get("preprocessing", {})
-            # Before the first use: a rule of another size could ask for any memory.
-            if (*rule["image_size"], rule["channels"]) != shape:
-                raise ValueError(f"It gives {rule['image_size']}, {rule['channels']}.")
-            if channels in (1, 3):  # others take arrays, no image files
-                fit_array(np.zeros((1, 1, 1), "uint8"), rule)
-        except Exception as error:  # whatever a file may hold
-            raise ValueError(
-                f"{name} is damaged: its preprocessing does not give images of "
-                f"{shape}. {' '.join(str(error).split())[:200]}"
-            ) from error
-        return rule
 
     def __call__(self, image: str | pathlib.Path | np.ndarray) -> dict[str, float]:
         """Probability of each class for what `read` takes, the largest first."""
@@ -295,10 +331,15 @@ class Classifier:
                 `map(classifier.read, paths)` holds one at a time.
 
         Raises:
-            ValueError: If an image has another shape, or the model can't be run.
+            ValueError: If an image has another shape or is scaled already, the model
+                can't be run, or it is unknown what its numbers mean.
         """
         rows = [self._run(image) for image in images]
         return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), "f4")
+
+    def output(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """What the model itself gives: probabilities, or of other makes any numbers."""
+        return np.stack([self._numbers(image) for image in images])
 
     def benchmark(self, rounds: int = 50) -> Latency:
         """Times the model on noise, after five rounds that warm up.
@@ -335,11 +376,20 @@ class Classifier:
         return inspection.operations(self.content)
 
     def _run(self, image: np.ndarray) -> np.ndarray:
+        image = np.asarray(image)
+        check_pixels(image)
+        return self._as_probabilities(self._numbers(image))
+
+    def _numbers(self, image: np.ndarray) -> np.ndarray:
+        image = self._scaled(image)
         with self._turn:
             row = self._on_cpu(image) if self._gpu is None else self._gpu(image)
         if not np.isfinite(row).all():
             raise ValueError("The model can't be run. It gives NaN or infinity.")
-        return self._as_probabilities(row)
+        return self._as_numbers(row)
+
+    def _scaled(self, image: np.ndarray) -> np.ndarray:
+        return image if self.scale.name == "0..255" else self.scale(image)
 
     def _on_cpu(self, image: np.ndarray) -> np.ndarray:
         pixels = np.asarray(image, self._input["dtype"])[None]
@@ -351,11 +401,18 @@ class Classifier:
             raise ValueError(f"The model can't be run. {reason}") from error
         return self._interpreter.get_tensor(self._output["index"])[0]
 
-    def _as_probabilities(self, row: np.ndarray) -> np.ndarray:
+    def _as_numbers(self, row: np.ndarray) -> np.ndarray:
         scale, zero_point = self._output["quantization"]
         if not scale:
             return row
         return (row.astype("float32") - np.float32(zero_point)) * np.float32(scale)
+
+    def _as_probabilities(self, row: np.ndarray) -> np.ndarray:
+        self.check_meaning()
+        if self.meaning.kind == meaning.PROBABILITIES:
+            return row
+        row = np.exp(row - row.max(axis=-1, keepdims=True))
+        return row / row.sum(axis=-1, keepdims=True)
 
 
 def most_probable(

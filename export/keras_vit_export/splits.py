@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_vit.pipeline import ImageData, spread_rows
 from keras_vit_export import calibration
+from keras_vit_export.pixel_scale import check_pixels
 
 # Images on which ranges and scales are compared.
 _COMPARED = 32
@@ -97,20 +98,30 @@ def _array(images) -> np.ndarray:
 
 
 def _looked_through(batches: tf.data.Dataset) -> tuple[np.ndarray, int]:
-    """Images at equal distances of each other, and how many there are in all.
+    images, _, count = look_through(batches, calibration.IMAGES)
+    return _pixels(images), count
+
+
+def look_through(
+    batches: tf.data.Dataset, wanted: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Images and labels at equal distances of each other, and how many there are in all.
 
     In one pass, that begins with every image and takes every other one as soon as there
     are twice as many as wanted.
     """
     kept, distance, count = [], 1, 0
-    for images, _ in batches.as_numpy_iterator():
-        kept += [image.copy() for image in images[-count % distance :: distance]]
+    for images, labels in batches.as_numpy_iterator():
+        first = -count % distance
+        pairs = zip(images[first::distance], labels[first::distance], strict=True)
+        kept += [(image.copy(), label) for image, label in pairs]
         count += len(images)
-        while len(kept) > 2 * calibration.IMAGES:
+        while len(kept) > 2 * wanted:
             kept, distance = kept[::2], 2 * distance
     if not kept:
         raise ValueError("The data set is empty.")
-    return _pixels(_few(np.stack(kept), calibration.IMAGES)), count
+    images, labels = (np.stack(column) for column in zip(*kept, strict=True))
+    return _few(images, wanted), _few(labels, wanted), count
 
 
 def _few(images: np.ndarray, wanted: int) -> np.ndarray:
@@ -118,20 +129,8 @@ def _few(images: np.ndarray, wanted: int) -> np.ndarray:
 
 
 def _pixels(images: np.ndarray) -> np.ndarray:
-    """The images, if they are numbers in 0..255: others crash the quantizer."""
-    numbers = images.dtype.kind in "iuf"
-    if not numbers or not ((images >= 0) & (images <= 255)).all():
-        raise ValueError(
-            "Images must be pixels in 0..255, without NaN. Received: "
-            f"{images.dtype}, {images.min()}..{images.max()}"
-            if numbers
-            else f"Images must be pixels in 0..255. Received: {images.dtype}"
-        )
-    if images.dtype.kind == "f" and 0 < images.max() <= 1:
-        raise ValueError(
-            "Images must be pixels in 0..255: models here scale them by themselves. "
-            f"Received: {images.min()}..{images.max()}"
-        )
+    """The images, if they are pixels: other numbers crash the quantizer."""
+    check_pixels(images)
     return images
 
 

@@ -118,6 +118,11 @@ def details(report: "Report") -> str:
             "The self-test tells little: all patterns get as good as one answer"
         )
     lines += of_half(report.half, report.shrunk)
+    lines += [*report.taken_for_granted, *report.remarks]
+    if report.pixels:
+        lines.append(f"Pixels of 0..255 are scaled by {report.pixels}")
+    if report.output:
+        lines.append(f"The model gives {report.output}")
     if report.not_rewritten:
         lines.append(f"Not rewritten: {report.not_rewritten}")
     if report.chosen:

@@ -114,6 +114,7 @@ async function useModel(option) {
     byId("accelerator").textContent = classifier
       ? `${ACCELERATORS[classifier.accelerator]}: ${classifier.reason}`
       : "";
+    byId("doubts").textContent = classifier?.doubts.join(" ") ?? "";
     enable(classifier !== null);
   }
   if (image) await show();
@@ -177,17 +178,22 @@ async function show() {
 
 function draw({ probabilities, milliseconds }, name) {
   const order = [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a] || a - b);
-  const rows = order.slice(0, TOP).map((index) => row(classifier.labels[index], probabilities[index]));
+  const shown = classifier.givesProbabilities ? percent : (score) => score.toFixed(2);
+  const rows = order.slice(0, TOP).map((index) => row(classifier.labels[index], probabilities[index], shown));
   byId("results").replaceChildren(...rows);
   byId("time").textContent = `${runner.inMilliseconds(milliseconds)} an image`;
   say(`${name}: ${classifier.labels[order[0]]}`);
 }
 
-function row(label, probability) {
+function percent(probability) {
+  return `${(100 * probability).toFixed(1)}%`;
+}
+
+function row(label, probability, shown) {
   const [item, name, part, bar] = ["li", "span", "span", "span"].map((tag) => document.createElement(tag));
   name.textContent = label;
-  part.textContent = `${(100 * probability).toFixed(1)}%`;
-  bar.style.inlineSize = `${100 * Math.min(Math.max(probability, 0), 1)}%`;
+  part.textContent = shown(probability);
+  bar.style.inlineSize = shown === percent ? `${100 * Math.min(Math.max(probability, 0), 1)}%` : "0";
   item.dataset.probability = probability;
   [name.className, part.className, bar.className] = ["name", "part", "bar"];
   item.append(name, " ", part, bar);

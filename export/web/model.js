@@ -4,20 +4,16 @@ import {
   Environment, getDefaultEnvironment, getGlobalLiteRt, loadAndCompile, loadLiteRt, supportsFeature, Tensor,
   unloadLiteRt,
 } from "@litertjs/core";
+import { ascii, FileError, storedFiles } from "./archive.js";
+import { outputQuantization, readDescription } from "./flatbuffer.js";
 import { fitImage } from "./pixels.js";
 import { draw, explain, find, judge } from "./self-test.js";
 
 const WASM = new URL("node_modules/@litertjs/core/wasm/", import.meta.url).href;
-const LOCAL_FILE = [0x50, 0x4b, 3, 4, 20, 0, 0, 0, 0, 0]; // as metadata.py writes it
-const DIRECTORY_END = [0x50, 0x4b, 5, 6];
-const DIRECTORY_END_REACH = 22 + 65535; // bytes before the end: itself and a comment
 // A run after a pause is slower, so short ones are repeated and the median is told.
 const RUNS = 5;
 const RUNS_MS = 100;
 const WEBGPU_LIMIT_MS = 5000; // for all that is tried there before WASM is taken
-
-// A mistake in a file; the message is for people.
-class FileError extends Error {}
 
 let runtime = null;
 
@@ -50,7 +46,7 @@ function dropRuntime() {
 }
 
 /**
- * What can be known of a model without running it: `{ bytes, name, labels, contract }`.
+ * What can be known of a model without running it: `{ bytes, name, labels, contract, description }`.
  *
  * Throws a FileError if the bytes are no TFLite model, were cut off behind it, or are not
  * those whose digest the file has.
@@ -73,7 +69,17 @@ export async function readModel(bytes, name) {
       throw new FileError(`“${name}” is damaged: its SHA-256 is not that of the model that was written.`);
     }
   }
-  return { bytes, name, labels, contract };
+  const description = contract.preprocessing ? null : describe(bytes);
+  return { bytes, name, labels, contract, description };
+}
+
+// Of a file of another make; one that is damaged is for LiteRT.js to refuse.
+function describe(bytes) {
+  try {
+    return readDescription(bytes);
+  } catch {
+    return { mean: [], std: [], labels: "", calibrated: false };
+  }
 }
 
 function threadsFor({ recipe }) {
@@ -100,7 +106,7 @@ export class Classifier {
     }
   }
 
-  constructor(compiled, environment, { bytes, name, labels, contract }) {
+  constructor(compiled, environment, { bytes, name, labels, contract, description }) {
     this.compiled = compiled;
     this.environment = environment;
     this.accelerator = compiled.options.accelerator;
@@ -114,6 +120,12 @@ export class Classifier {
     this.quantization = this.output.dtype === "uint8" ? outputQuantization(bytes) : { scale: 1, zeroPoint: 0 };
     this.selfTest = selfTestOf(contract, count, name);
     this.verdict = null; // on the self-test, once it was run
+    this.scale = scaleOf(this.input, description);
+    this.givesProbabilities = true; // of a file of another make, once it was tried
+    this.doubts = []; // what nothing in the file tells, in words
+    if (description && this.input.dtype === "float32" && description.std.length === 0) {
+      this.doubts.push("Nothing in the file says what range its pixels have: 0..255 is taken.");
+    }
   }
 
   /** The self-test's image; a black one where the file has no self-test. */
@@ -129,7 +141,7 @@ export class Classifier {
 
   /** Probabilities of the classes for pixels that fit, and the milliseconds it took. */
   async run(pixels) {
-    const typed = this.input.dtype === "uint8" ? Uint8Array.from(pixels) : Float32Array.from(pixels);
+    const typed = this.input.dtype === "uint8" ? Uint8Array.from(pixels) : Float32Array.from(pixels, this.scale);
     const start = performance.now();
     const input = new Tensor(typed, [...this.input.shape], this.environment);
     const [output] = await this.compiled.run(input);
@@ -139,6 +151,21 @@ export class Classifier {
     output.delete();
     const { scale, zeroPoint } = this.quantization;
     return { probabilities: row.map((value) => (value - zeroPoint) * scale), milliseconds };
+  }
+
+  /** Whether rows of a file of another make sum to 1, as probabilities do: tried on patterns. */
+  async tryMeaning({ calibrated }) {
+    const size = this.pattern.length;
+    const patterns = [this.pattern, new Uint8Array(size), new Uint8Array(size).fill(255)];
+    let like = !calibrated;
+    for (const pixels of patterns) {
+      const { probabilities: row } = await this.run(pixels);
+      const rounding = this.output.dtype === "uint8" ? Math.min(0.5, row.length * this.quantization.scale / 2) : 0;
+      const sum = row.reduce((total, value) => total + value, 0);
+      like &&= Math.min(...row) >= 0 && Math.abs(sum - 1) < 0.01 + rounding;
+    }
+    this.givesProbabilities = like;
+    if (!like) this.doubts.push("These numbers are no probabilities: they don’t sum to 1.");
   }
 
   /** As `run`, several times where that is quick: the milliseconds are the median. */
@@ -178,6 +205,7 @@ async function prepare(model, accelerator) {
     const classifier = new Classifier(compiled, environment, model);
     const { probabilities } = await classifier.run(classifier.pattern);
     if (classifier.selfTest) classifier.verdict = judge(classifier.selfTest, probabilities);
+    if (model.description) await classifier.tryMeaning(model.description);
     return classifier;
   } catch (error) {
     if (error instanceof WebAssembly.RuntimeError) {
@@ -291,6 +319,15 @@ function tensorsOf(compiled, name) {
   return [inputs[0], outputs[0]];
 }
 
+// What a file of another make takes in place of each number of the pixels, as its metadata
+// say; `undefined` where that is the number itself.
+function scaleOf({ dtype, shape: [, , , channels] }, description) {
+  const { mean = [], std = [] } = description ?? {};
+  if (dtype !== "float32" || std.length === 0) return undefined;
+  const of = (numbers, channel) => numbers[numbers.length === 1 ? 0 : channel] ?? 0;
+  return (pixel, index) => (pixel - of(mean, index % channels)) / of(std, index % channels);
+}
+
 // How an image is fitted: as the file says, where it does.
 function ruleOf({ shape: [, height, width, channels] }, { preprocessing }, name) {
   const shape = { image_size: [height, width], channels };
@@ -309,83 +346,16 @@ function readMetadata(bytes) {
   const { files, start } = storedFiles(bytes);
   const text = (name) => files.has(name) ? new TextDecoder("utf-8", { fatal: true }).decode(files.get(name)()) : null;
   return {
-    labels: text("labels.txt")?.replace(/\n$/, "").split("\n") ?? [],
+    labels: text(nameOfLabels(files, bytes))?.replace(/(\r?\n)+$/, "").split(/\r?\n/) ?? [],
     contract: JSON.parse(text("keras_vit.json") ?? "{}"),
     end: start,
   };
 }
 
-// Functions to the bytes of an archive's files, by name, and where the archive starts.
-function storedFiles(bytes) {
-  const files = new Map();
-  let start = bytes.length;
-  const end = lastIndex(bytes, DIRECTORY_END);
-  if (end < Math.max(0, bytes.length - DIRECTORY_END_REACH)) {
-    if (lastIndex(bytes, LOCAL_FILE) >= 0) throw new FileError("The end is missing.");
-    return { files, start };
-  }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const [half, whole] = [(at) => view.getUint16(at, true), (at) => view.getUint32(at, true)];
-  let entry = end - whole(end + 12);
-  const shift = entry - whole(end + 16); // of an archive that counts from its own start
-  for (let left = half(end + 10); left > 0; left--) {
-    const [method, length, local] = [half(entry + 10), whole(entry + 24), whole(entry + 42) + shift];
-    const [name, checksum] = [ascii(bytes, entry + 46, half(entry + 28)), whole(entry + 16)];
-    files.set(name, () => {
-      if (method !== 0) throw new FileError(`${name} is compressed.`);
-      const first = local + 30 + half(local + 26) + half(local + 28);
-      const content = bytes.subarray(first, first + length);
-      if (crc32(content) !== checksum) throw new FileError(`${name} is damaged.`);
-      return content;
-    });
-    start = Math.min(start, local);
-    entry += 46 + half(entry + 28) + half(entry + 30) + half(entry + 32);
-  }
-  return { files, start };
-}
-
-function crc32(bytes) {
-  let rest = -1;
-  for (const byte of bytes) {
-    rest ^= byte;
-    for (let bit = 0; bit < 8; bit++) rest = (rest >>> 1) ^ (rest & 1 ? 0xedb88320 : 0);
-  }
-  return ~rest >>> 0;
-}
-
-function lastIndex(bytes, pattern) {
-  for (let end = bytes.length; end > 0; ) {
-    const at = bytes.subarray(0, end).lastIndexOf(pattern[0]);
-    if (pattern.every((value, i) => bytes[at + i] === value)) return at;
-    end = at;
-  }
-  return -1;
-}
-
-// LiteRT.js doesn't tell scales, so the first output's is read from the flatbuffer:
-// numbers below are places of fields in the tables of TFLite's schema.
-function outputQuantization(bytes) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const follow = (at) => at + view.getUint32(at, true);
-  const field = (table, index) => {
-    const fields = table - view.getInt32(table, true);
-    const place = 4 + 2 * index;
-    const offset = place < view.getUint16(fields, true) ? view.getUint16(fields + place, true) : 0;
-    return offset ? follow(table + offset) : null;
-  };
-  const item = (vector, index) => follow(vector + 4 + 4 * index);
-  const graph = item(field(follow(0), 2), 0); // Model.subgraphs
-  const output = view.getInt32(field(graph, 2) + 4, true); // SubGraph.outputs
-  const quantization = field(item(field(graph, 0), output), 4); // Tensor.quantization
-  const [scales, zeroPoints] = quantization ? [field(quantization, 2), field(quantization, 3)] : [];
-  return {
-    scale: scales ? view.getFloat32(scales + 4, true) : 1,
-    zeroPoint: zeroPoints ? Number(view.getBigInt64(zeroPoints + 4, true)) : 0,
-  };
-}
-
-function ascii(bytes, start, length) {
-  return String.fromCharCode(...bytes.subarray(start, start + length));
+// Of another make it may be any.
+function nameOfLabels(files, bytes) {
+  const foreign = files.size > 0 && !files.has("keras_vit.json");
+  return (foreign && readDescription(bytes).labels) || "labels.txt";
 }
 
 function firstLine(error) {

@@ -63,11 +63,12 @@ def test_operations_that_the_quantizer_has_no_rule_for_are_named(images, rng):
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     for weight in model.weights:
         weight.assign(rng.normal(0.0, 0.1, weight.shape))
-    _, report = export(model, "int16x8", images)
+    _, report = export(model, "int16x8", images, logits=True)
     assert report.skipped == {"ELU": 1}
     assert "made by build_vit" in report.not_rewritten
     assert report.rewrites == ()
-    made, refused = Exporter(model, images).convert_all()
+    classifier = KerasClassifier(model, logits=True)
+    made, refused = Exporter(classifier, images).convert_all()
     assert list(refused) == ["full_int8"]
     assert "integers only" in refused["full_int8"]
     assert weight_types(made["int4"].content) == ["INT8", "INT4"]
@@ -76,7 +77,8 @@ def test_operations_that_the_quantizer_has_no_rule_for_are_named(images, rng):
 def test_a_model_that_no_recipe_bears_says_why(images):
     inputs = keras.Input((8, 12, 3))
     x = keras.ops.erfinv(keras.layers.GlobalAveragePooling2D()(inputs) / 300)
-    exporter = Exporter(keras.Model(inputs, keras.layers.Dense(3)(x)), images)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    exporter = Exporter(KerasClassifier(model, logits=True), images)
     with pytest.raises(RuntimeError, match="can't express this model"):
         exporter.convert_all()
 
@@ -85,7 +87,8 @@ def test_a_single_number_in_a_model_has_a_range(images):
     inputs = keras.Input((8, 12, 3))
     x = inputs / (keras.ops.max(inputs) + 1e-3)
     x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
-    _, report = export(keras.Model(inputs, x), "static_int8", images)
+    model = keras.Model(inputs, x)
+    _, report = export(model, "static_int8", images, logits=True)
     assert report.agreement > 0.9
 
 
@@ -94,7 +97,7 @@ def test_a_model_of_another_make_is_exported_too(images):
     x = keras.layers.Conv2D(4, 3, activation="relu")(inputs)
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
-    _, reports = export_all(model, ["float32", "static_int8"], images)
+    _, reports = export_all(model, ["float32", "static_int8"], images, logits=True)
     assert reports["float32"].max_difference < 1e-5
     assert reports["static_int8"].agreement > 0.8
 
@@ -166,7 +169,7 @@ def test_mixed_precision_of_another_make_is_exported_in_float32(nested, images, 
     if nested:
         outer = keras.Input((8, 12, 3))
         model = keras.Model(outer, model(outer))
-    content, report = export(model, "float32", images)
+    content, report = export(model, "float32", images, logits=True)
     assert report.operations["GELU"] == {"float32": 1}
     expected = np.asarray(keras.ops.softmax(model(pixels.astype("float32"))))
     np.testing.assert_allclose(

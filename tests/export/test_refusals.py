@@ -2,13 +2,17 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_export import convert
 from keras_vit_export.arguments import check_writable, write_together
 from keras_vit_export.cli import main
+from PIL import Image
 
 from keras_vit import ViTConfig, build_vit
 from keras_vit.files import save_model
@@ -39,8 +43,6 @@ def test_what_is_no_option_is_one_line(arguments, line, capfd):
 
 
 def test_rewrites_can_be_required(tmp_path, capfd):
-    import keras
-
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, strides=2)(inputs)
     output = keras.layers.Dense(3)(keras.layers.Flatten()(x))
@@ -50,8 +52,11 @@ def test_rewrites_can_be_required(tmp_path, capfd):
     line = complaint(capfd, *arguments, "--rewrites", "required")
     assert "can't be rewritten" in line and "build_vit" in line
     assert not out.exists()
-    assert main(arguments) == 0
-    assert "Not rewritten: config_of reads models" in capfd.readouterr().out
+    assert "are logits" in complaint(capfd, *arguments) and not out.exists()
+    assert main([*arguments, "--logits"]) == 0
+    shown = capfd.readouterr().out
+    assert "Not rewritten: config_of reads models" in shown
+    assert "without labelled images nothing was checked" in shown
 
 
 def test_an_output_that_can_not_be_written_is_one_line(saved, tmp_path, capfd):
@@ -289,3 +294,44 @@ def test_classify_names_what_it_cannot_read_and_goes_on(saved, photos, capfd):
 def test_images_that_are_not_there_are_named(saved, tmp_path, capfd):
     line = complaint(capfd, "classify", saved, tmp_path / "none.png")
     assert "none.png" in line
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A model with a layer that a module of the user's own registers, saved."""
+    (tmp_path / "own_layers.py").write_text(
+        "import keras\n"
+        "@keras.saving.register_keras_serializable(package='own')\n"
+        "class Halve(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return x / 2\n"
+    )
+    script = (
+        "import keras, own_layers; i = keras.Input((4, 4, 3));"
+        "x = keras.layers.GlobalAveragePooling2D()(own_layers.Halve()(i));"
+        "x = keras.layers.Dense(3, activation='softmax')(x);"
+        "keras.Model(i, x).save('own.keras')"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path / "own.keras"
+    sys.modules.pop("own_layers", None)
+
+
+def test_classes_of_ones_own_are_named_and_imported(own, capfd):
+    Image.new("RGB", (4, 4), "red").save("red.png")
+    line = complaint(capfd, "classify", own, "red.png")
+    assert "Halve of own_layers" in line and "--import own_layers" in line
+    assert main(["classify", str(own), "red.png", "--import", "own_layers"]) == 0
+    assert "class " in capfd.readouterr().out
+    line = complaint(capfd, "classify", own, "red.png", "--import", "none_such")
+    assert "--import none_such failed. ModuleNotFoundError" in line
+
+
+def test_code_in_a_file_is_not_run_and_said_so(tmp_path, capfd):
+    image = keras.Input((4, 4, 3))
+    x = keras.layers.Lambda(lambda x: x / 255.0)(image)
+    x = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    keras.Model(image, x).save(tmp_path / "code.keras")
+    line = complaint(capfd, "classify", tmp_path / "code.keras", tmp_path)
+    assert "holds Python code in a Lambda layer" in line

@@ -1,0 +1,89 @@
+"""What nothing in a model tells is held against labelled images, or said to be open."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vit.evaluation import chance_limit
+from keras_vit_export import meaning
+from keras_vit_export.classifiers import AnyClassifier
+from keras_vit_export.meaning import Meaning
+from keras_vit_export.pixel_scale import check_pixels, common
+from keras_vit_export.splits import look_through
+
+# Labelled images that ranges of pixels are compared on.
+IMAGES = 256
+# Standard deviations that make a difference.
+_SURE = 3.0
+
+
+def settle(
+    classifier: AnyClassifier, batches: tf.data.Dataset | None
+) -> tuple[str, ...]:
+    """Finds out by labelled images what the model does not say of its two ends.
+
+    Args:
+        classifier: Whose `meaning` it sets to logits, if it is unknown and the largest
+            number of a row is the right class more often than chance has it.
+        batches: Of images and labels, which none of the reported figures needs; or
+            `None`.
+
+    Returns:
+        What is taken for granted, a line each; nothing where the model says all.
+
+    Raises:
+        ValueError: If another range of pixels suits the model clearly better, or it
+            stays unknown what its numbers mean.
+    """
+    if classifier.scale_source and classifier.meaning.is_known:
+        return ()
+    if batches is None:
+        classifier.check_meaning()
+        line = (
+            "Nothing in the model says what range its pixels have, and without "
+            "labelled images nothing was checked: 0..255 is taken for granted."
+        )
+        return (line,)
+    images, labels, _ = look_through(batches, IMAGES)
+    check_pixels(images)
+    labels = labels.reshape(-1)
+    right = classifier.output(images).argmax(axis=1) == labels
+    if not classifier.meaning.is_known:
+        if right.mean() <= chance_limit(labels):
+            classifier.check_meaning()
+        count = f"{right.mean():.1%} right on {len(labels)} labelled images"
+        classifier.meaning = Meaning(meaning.LOGITS, f"the largest is {count}")
+    if classifier.scale_source:
+        return ()
+    return _compare_scales(classifier, images, labels, right)
+
+
+def _compare_scales(
+    classifier: AnyClassifier, images: np.ndarray, labels: np.ndarray, right: np.ndarray
+) -> tuple[str, ...]:
+    """One line with top-1 by range of pixels.
+
+    Raises:
+        ValueError: If another range than 0..255 is right clearly more often.
+    """
+    found = {}
+    for scale in common(images.shape[-1])[1:]:
+        rows = classifier.output(scale(images))
+        found[scale.name] = rows.argmax(axis=1) == labels
+    best = max(found, key=lambda name: found[name].mean())
+    others = ", ".join(f"{it.mean():.1%} as {name}" for name, it in found.items())
+    shown = f"{right.mean():.1%} as 0..255, {others}"
+    # Images that only one of the two has right: McNemar's test.
+    gained, lost = (
+        int(np.sum(a & ~b)) for a, b in ((found[best], right), (right, found[best]))
+    )
+    if gained - lost > _SURE * np.sqrt(gained + lost):
+        raise ValueError(
+            "Nothing in the model says what range its pixels have, and another suits it "
+            f"better: top-1 on {len(labels)} labelled images is {shown}. Say which: "
+            f"--input-scale {best} (input_scale={best!r}), or 0..255 to have it so."
+        )
+    line = (
+        "Nothing in the model says what range its pixels have; 0..255 is taken, as "
+        f"top-1 on {len(labels)} labelled images is {shown}."
+    )
+    return (line,)

@@ -1,0 +1,324 @@
+"""What a Keras model of another make takes and gives is read, checked or asked for."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from keras_vit_export import Classifier, export
+from keras_vit_export.classifiers import KerasClassifier
+from keras_vit_export.exporter import Exporter
+from keras_vit_export.pixel_scale import PixelScale, common
+from keras_vit_export.reading import read_ends
+
+from keras_vit import build_vit
+from keras_vit.features import feature_model
+from keras_vit.pipeline import array_source
+
+SHAPE = (8, 12, 3)
+CENTRES = np.array([0.25, 0.5, 0.75])
+
+
+def by_brightness(mean=0.0, std=1.0, last="softmax"):
+    """Three classes: dark, grey, light. Right for images of (0..1 - mean) / std alone."""
+    image = keras.Input(SHAPE)
+    dense = layers.Dense(3, activation=last)
+    model = keras.Model(image, dense(layers.GlobalAveragePooling2D()(image)))
+    # -(x - c)^2 but for what is the same for all, of x = 3 std (mean of channels) + mean
+    kernel = np.tile(2 * CENTRES * std / 3, (3, 1))
+    bias = 2 * CENTRES * mean - CENTRES**2
+    dense.set_weights([100 * kernel, 100 * bias])
+    return model
+
+
+@pytest.fixture(scope="module")
+def shades():
+    """Batches of labelled images, ordered by class, that any such model tells apart."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    pixels = 255 * CENTRES[labels, None, None, None] + rng.normal(0, 9, (60, *SHAPE))
+    return tf.data.Dataset.from_tensor_slices(
+        (pixels.clip(0, 255).astype("uint8"), labels)
+    ).batch(16)
+
+
+def behind(first):
+    """A model whose first layer with weights is a convolution, behind something."""
+    image = keras.Input(SHAPE)
+    x = layers.Conv2D(4, 3, strides=2, padding="same")(first(image))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(image, layers.Dense(3, activation="softmax")(x))
+
+
+def adapted(mean, variance):
+    norm = layers.BatchNormalization()
+    norm.build((None, *SHAPE))
+    norm.set_weights([np.ones(3), np.zeros(3), np.full(3, mean), np.full(3, variance)])
+    return norm
+
+
+def nested(x):
+    image = keras.Input(SHAPE)
+    return keras.Model(image, layers.Rescaling(1 / 127.5, -1)(image))(x)
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (layers.Rescaling(1 / 255), "0..255"),
+        (lambda x: x / 127.5 - 1.0, "0..255"),
+        (lambda x: x - np.float32([103.9, 116.8, 123.7]), "0..255"),
+        (nested, "0..255"),
+        (lambda x: layers.Rescaling(1 / 255)(layers.RandomFlip()(x)), "0..255"),
+        (layers.Normalization(mean=[120.0] * 3, variance=[4000.0] * 3), "0..255"),
+        (layers.Normalization(mean=[0.48] * 3, variance=[0.05] * 3), "0..1"),
+        (layers.Rescaling(2.0, -1.0), "0..1"),
+        (adapted(118.0, 4000.0), "0..255"),
+        (adapted(0.46, 0.07), "0..1"),
+        (layers.BatchNormalization(), None),
+        (layers.ZeroPadding2D(), None),
+        (layers.RandomFlip(), None),
+        (layers.Identity(), None),
+    ],
+)
+def test_what_stands_before_the_first_kernel_tells_the_range_of_pixels(first, expected):
+    ends = read_ends(behind(first))
+    assert (ends.scale and ends.scale.name) == expected
+    assert bool(ends.scale_source) == (expected is not None)
+
+
+def test_scaling_inside_a_sequential_and_inside_models_in_it_is_found():
+    inner = behind(layers.Rescaling(1 / 255))
+    outer = keras.Sequential([keras.Input(SHAPE), layers.RandomFlip(), inner])
+    assert read_ends(outer).scale.name == "0..255"
+    # Scaled twice, it is fit for no range that is common.
+    image = keras.Input(SHAPE)
+    twice = keras.Model(image, inner(layers.Rescaling(1 / 255)(image)))
+    assert read_ends(twice).scale is None
+
+
+def test_reading_leaves_the_model_as_it_is():
+    model = behind(layers.Rescaling(1 / 255))
+    before = model.layers[2].output
+    KerasClassifier(model)
+    assert model.layers[2].output is before
+
+
+def test_a_range_that_labelled_images_contradict_is_refused(shades):
+    with pytest.raises(ValueError, match=r"33.3% as 0..255, 100.0% as 0..1") as refused:
+        export(by_brightness(), "float32", shades)
+    assert "--input-scale 0..1 " in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "mean", "std"),
+    [("0..1", 0.0, 1.0), ("-1..1", 0.5, 0.5), ("51,102", 0.2, 0.4)],
+)
+def test_a_range_that_is_given_goes_into_the_file(given, mean, std, shades):
+    model = by_brightness(mean, std)
+    content, report = export(model, "float32", shades, input_scale=given)
+    assert report.top1 == 1.0 and report.taken_for_granted == ()
+    (images, _), *_ = shades
+    expected = model((images.numpy() / 255 - mean) / std)
+    got = Classifier(content).probabilities(images.numpy())
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_model_of_0_to_1_that_says_so_is_fed_with_it(shades):
+    model = by_brightness(0.5, 0.2)
+    image = keras.Input(SHAPE)
+    norm = layers.Normalization(mean=[0.5] * 3, variance=[0.04] * 3)
+    model = keras.Model(image, model(norm(image)))
+    _, report = export(model, "float32", shades)
+    assert report.top1 == 1.0 and "normalization" in report.pixels
+
+
+def test_a_range_that_was_not_checked_is_said(shades, pixels):
+    for images in (None, pixels):
+        _, report = export(by_brightness(), "float32", images)
+        assert "nothing was checked" in report.taken_for_granted[0]
+    same = by_brightness(0.0, 1 / 255)
+    _, report = export(same, "float32", shades)
+    assert "100.0% as 0..255, 33.3% as 0..1" in report.taken_for_granted[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0..2", "must be 0..255, 0..1"),
+        ("0.485,0.229", "in pixels of 0..255"),
+        ("127.5", "positive STD"),
+        ("127.5,0", "positive STD"),
+        ("1,2,3,4", "3 channels"),
+        ("nan,1", "positive STD"),
+    ],
+)
+def test_a_range_that_is_none_is_refused(text, words):
+    with pytest.raises(ValueError, match=words):
+        KerasClassifier(by_brightness(), text)
+
+
+def test_a_range_beside_the_models_own_is_refused(tiny):
+    with pytest.raises(ValueError, match="scales them itself, by its layer scaling"):
+        KerasClassifier(build_vit(tiny()), "0..1")
+    KerasClassifier(build_vit(tiny()), "0..255")
+
+
+@pytest.mark.parametrize(("name", "mode"), [("caffe", "caffe"), ("imagenet", "torch")])
+def test_named_ranges_are_those_of_keras(name, mode, pixels):
+    expected = keras.applications.imagenet_utils.preprocess_input(
+        pixels.astype("float32"), mode=mode
+    )
+    scale = PixelScale.parse(name, 3)
+    np.testing.assert_allclose(scale(pixels), expected, atol=1e-4)
+    model = behind(layers.Identity())
+    given = KerasClassifier(model, name).output(pixels)
+    np.testing.assert_allclose(given, model(expected), atol=1e-5)
+
+
+def test_grey_models_are_offered_grey_ranges():
+    assert [it.name for it in common(1)] == ["0..255", "0..1", "-1..1"]
+    with pytest.raises(ValueError, match="1 channels"):
+        PixelScale.parse("imagenet", 1)
+
+
+def ending(last):
+    """A model whose four features go through `last`."""
+    body = behind(layers.Rescaling(1 / 255))
+    return keras.Model(body.input, last(body.layers[-2].output))
+
+
+def several_units(x):
+    units = [layers.Dense(1, activation="sigmoid")(x) for _ in range(3)]
+    return layers.Concatenate()(units)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        (several_units, "do not exclude"),
+        (lambda x: keras.ops.sigmoid(layers.Dense(3)(x)), "do not exclude"),
+        (lambda x: keras.ops.hard_sigmoid(layers.Dense(3)(x)), "do not exclude"),
+        (lambda x: layers.UnitNormalization()(layers.Dense(3)(x)), "an embedding"),
+        (lambda x: layers.Dense(3)(x), "unknown meaning"),
+    ],
+)
+def test_what_is_no_classifier_is_refused_by_name(last, words, pixels):
+    model = ending(last)
+    with pytest.raises(ValueError, match=words):
+        export(model, "float32", pixels)
+    # What would have been claimed of it:
+    with pytest.raises(ValueError, match=r"random pixels show \"class \d \d+\.\d%"):
+        KerasClassifier(model).probabilities(pixels)
+
+
+def test_logarithms_of_probabilities_are_logits(pixels):
+    classifier = KerasClassifier(
+        ending(lambda x: keras.ops.log_softmax(layers.Dense(3)(x)))
+    )
+    rows = classifier.probabilities(pixels)
+    np.testing.assert_allclose(rows, np.exp(classifier.output(pixels)), atol=1e-6)
+
+
+def test_features_are_no_classes(tiny, randomize, pixels):
+    model = feature_model(randomize(build_vit(tiny())))
+    with pytest.raises(ValueError, match="unknown meaning"):
+        export(model, "float32", pixels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "known"),
+    [
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), True),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), True),
+        ("sparse_categorical_crossentropy", False),
+        ("mse", "numbers of no classes: its loss is mse"),
+        (keras.losses.BinaryCrossentropy(from_logits=True), "do not exclude"),
+    ],
+)
+def test_a_loss_says_what_numbers_are(loss, known, tmp_path):
+    model = by_brightness(last=None)
+    model.compile(loss=loss)
+    model.save(tmp_path / "model.keras")
+    from keras_vit_export.classifiers import open_classifier
+
+    for again in (
+        lambda: KerasClassifier(model),
+        lambda: open_classifier(tmp_path / "model.keras"),
+    ):
+        if isinstance(known, str):
+            with pytest.raises(ValueError, match=known):
+                again()
+        else:
+            assert again().meaning.is_known == known
+
+
+def test_logits_are_known_by_images_or_because_it_is_said(shades, pixels):
+    model = by_brightness(0.0, 1 / 255, last=None)
+    _, report = export(model, "float32", shades)
+    assert "logits: the largest is 100.0% right" in report.output
+    _, report = export(model, "float32", pixels, logits=True)
+    assert "it was said" in report.output
+    shuffled = shades.map(lambda images, labels: (images, (7 * labels + 1) % 2))
+    with pytest.raises(ValueError, match="unknown meaning"):
+        export(model, "float32", shuffled)
+
+
+def test_a_model_near_chance_is_called_so(shades):
+    _, report = export(by_brightness(), "float32", shades, input_scale="0..255")
+    assert "Near chance: top-1 is 33.3% on 60 images" in report.remarks[0]
+    assert "100.0% of 60 images get one class" in report.remarks[1]
+    _, report = export(by_brightness(), "float32", shades, input_scale="0..1")
+    assert report.remarks == ()
+
+
+def test_what_a_model_of_ours_holds_is_found_inside_another(tiny):
+    names = ("a", "b", "c")
+    fields = {"resize": "crop", "interpolation": "bicubic", "crop": 0.9}
+    inner = build_vit(tiny(class_names=names, **fields))
+    image = keras.Input(inner.input_shape[1:])
+    outer = KerasClassifier(keras.Model(image, layers.Softmax()(inner(image))))
+    assert fields.items() <= outer.preprocessing.items()
+    assert outer.class_names == names and outer.named
+    assert outer.scale_source == "its scaling"
+    # Other classes behind them are not these.
+    more = layers.Dense(3, activation="softmax")(inner(image))
+    assert not KerasClassifier(keras.Model(image, more)).named
+
+
+def test_class_names_of_the_data_go_into_the_file(tiny, pixels):
+    labels, rows = np.arange(16) % 3, np.split(np.arange(16), [4, 8])
+    rows = dict(zip(("test", "validation", "train"), rows, strict=True))
+    data = array_source("noise", ["x", "y", "z"], pixels, labels, rows).load()
+    exporter = Exporter(build_vit(tiny()), data)
+    files, _ = exporter.check({"float32": exporter.convert("float32")})
+    assert Classifier(files["float32"]).class_names == ("x", "y", "z")
+
+
+def test_arrays_that_are_scaled_already_are_refused(tiny, pixels):
+    model = build_vit(tiny(head_output="softmax"))
+    content, _ = export(model, "float32", pixels)
+    for classifier in (Classifier(content), KerasClassifier(model)):
+        for wrong in (pixels / 255, pixels.astype("float32") - 1, pixels * np.nan):
+            with pytest.raises(ValueError, match="pixels in 0..255"):
+                classifier.probabilities(wrong)
+        black = classifier.probabilities(np.zeros_like(pixels, "float32"))
+        assert black.shape == (len(pixels), 3)
+
+
+@pytest.mark.parametrize("recipe", ["full_int8", "int16x8"])
+@pytest.mark.parametrize(
+    "first", [layers.Rescaling(1 / 127.5, -1), lambda x: x / 255 * 2 - 1]
+)
+def test_integers_bear_scaling_before_a_padded_convolution(recipe, first, pixels):
+    _, report = export(behind(first), recipe, pixels)
+    assert report.snr_db > 30
+
+
+def test_mixed_precision_with_an_adapted_normalization_is_exported(pixels):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    norm = layers.Normalization()
+    norm.adapt(pixels.astype("float32"))
+    model = behind(norm)
+    _, report = export(model, "float32", pixels)
+    assert report.max_difference < 1e-3
