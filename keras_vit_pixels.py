@@ -5,13 +5,15 @@ It stands beside the packages because `import keras_vit` loads TensorFlow, and t
 runtime must not.
 """
 
+import functools
 import logging
+import os
 import pathlib
 import struct
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -23,7 +25,7 @@ _FILTERS = {
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 # What Pillow's decoders raise on damaged files, each its own; and if a file asks for more
 # memory than there is.
-_DAMAGE = (
+DAMAGE = (
     EOFError,
     IndexError,
     KeyError,
@@ -37,6 +39,21 @@ _DAMAGE = (
     struct.error,
     Image.DecompressionBombError,
 )
+_NO_WHITE = "32-bit pixels have no agreed white."
+HEIC_REASON = "HEIC: pip install 'keras-vit-edge[heif]'"
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+class UnreadableError(OSError):
+    """A file is missing, damaged, no image, or of pixels that nothing here agrees on.
+
+    Attributes:
+        reason: Why, in a few words that files of one kind share.
+    """
+
+    def __init__(self, path: object, reason: str, details: str):
+        super().__init__(f"'{path}' is unreadable or no image. {details}")
+        self.reason = reason
 
 
 def open_image(path: str | bytes | pathlib.Path) -> Image.Image:
@@ -45,17 +62,59 @@ def open_image(path: str | bytes | pathlib.Path) -> Image.Image:
     16-bit grey is scaled to 8 bits; of an animation the first frame is taken; alpha is
     dropped.
 
+    HEIC is read where pillow-heif is installed (extra `heif`).
+
     Raises:
-        OSError: If the file is missing, damaged, no image, or has 32-bit pixels.
+        UnreadableError: If the file is missing, damaged, no image, has 32-bit pixels, or
+            more of them than `PIL.Image.MAX_IMAGE_PIXELS` allows (twice that number).
     """
+    register_heic()
     try:
         with Image.open(path) as image:
             # In place: a copy of a large image is hundreds of megabytes.
             ImageOps.exif_transpose(image, in_place=True)
             return _eight_bits(image)
-    except _DAMAGE as error:
-        reason = str(error) or type(error).__name__
-        raise OSError(f"'{path}' is unreadable or no image. {reason}") from error
+    except DAMAGE as error:
+        reason = _reason(error, path)
+        details = reason if reason == HEIC_REASON else str(error)
+        raise UnreadableError(path, reason, details or type(error).__name__) from error
+
+
+def _reason(error: Exception, path) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, which is Pillow's limit"
+        )
+    if str(error) == _NO_WHITE:
+        return _NO_WHITE.rstrip(".")
+    if isinstance(error, UnidentifiedImageError):
+        if is_heic(path):
+            return HEIC_REASON
+        return "empty" if os.path.getsize(path) == 0 else "no image, or damaged"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "damaged or cut off"
+
+
+@functools.cache
+def register_heic() -> bool:
+    """Lets Pillow open HEIC, if pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def is_heic(path: str | bytes | os.PathLike[str]) -> bool:
+    """Whether a file begins as those of phones do that Pillow alone does not read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[4:8] == b"ftyp" and head[8:] in _HEIC_BRANDS
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -63,7 +122,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         # Pillow's own conversion cuts off at 255 instead of scaling.
         return Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
     if image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no agreed white.")
+        raise ValueError(_NO_WHITE)
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
 
 

@@ -166,6 +166,9 @@ def _folder(root: pathlib.Path, broken: str) -> ImageSource:
         splits,
         _decode_file,
         found.skipped,
+        usual_shape=found.bulk.shape,
+        shape_note=found.bulk.words,
+        notes=(*found.remarks, *found.left_out.lines),
     )
 
 

@@ -1,24 +1,29 @@
 """A folder of images: which files, which classes, and whether they can be read."""
 
+import collections
 import dataclasses
 import os
 import pathlib
+import statistics
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+from PIL import Image
+
 from keras_vit.config import check_choice
-from keras_vit_pixels import open_image
+from keras_vit.layouts import Classes, find_layout
+from keras_vit_images import HIDDEN, SYSTEM, LeftOut, image_names
+from keras_vit_pixels import UnreadableError, open_image
 
 LabelledFile = tuple[pathlib.Path, int]
 
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-    "testing": "test",
-}
+# Images of the most common size, of all, from which on the others are odd ones.
+_MOST = 0.9
+# Images in colour, of all, up to which they are odd ones among grey ones.
+_FEW_IN_COLOUR = 0.02
+# Up to this many pixels a side, a model takes images as they are, not at 224.
+SMALL_SIDE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +35,42 @@ class FoundImages:
         files: Readable files with their labels, by split. Only `"train"` where the
             folder has no subfolder a split.
         image_shape: (height, width, channels) shared by all images, or `None`.
-        skipped: Files that are no readable image.
+        bulk: What most images are, and what a model of them should take.
+        skipped: Files that were left out, but for what is hidden or of a system.
+        left_out: Counts of all that was left out, by reason.
+        remarks: What was guessed, a line each.
     """
 
     class_names: tuple[str, ...]
     files: dict[str, list[LabelledFile]]
     image_shape: tuple[int, int, int] | None
+    bulk: "Bulk"
     skipped: tuple[pathlib.Path, ...]
+    left_out: LeftOut
+    remarks: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Bulk:
+    """What most images of a folder are.
+
+    Attributes:
+        shape: (height, width, channels) of most of them, or `None` where they differ.
+        words: The same in words, with counts; empty where all are of that shape.
+    """
+
+    shape: tuple[int, int, int] | None
+    words: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """One image that was decoded: its sides in pixels, and its colours."""
+
+    height: int
+    width: int
+    channels: int
+    is_grey: bool
 
 
 def find_images(root: pathlib.Path, broken: str = "skip") -> FoundImages:
@@ -45,111 +79,133 @@ def find_images(root: pathlib.Path, broken: str = "skip") -> FoundImages:
     Args:
         root: Has one subfolder a class, or subfolders `train`, `validation` (`val`)
             and `test` with these inside, of which `validation` and `test` may lack.
+            `keras_vit.layouts` says what else is understood.
         broken: `"skip"` leaves unreadable files out, `"refuse"` raises.
 
     Raises:
         ValueError: If there are fewer than two classes, a class has no readable image,
-            the splits differ in classes, or a file is unreadable and
+            the splits differ in classes or can't be told, or a file is unreadable and
             `broken="refuse"`.
     """
     check_choice("broken", broken, ("skip", "refuse"))
-    split_roots = _split_roots(root)
-    class_names = [folder.name for folder in _subfolders(split_roots["train"])]
-    if len(class_names) < 2:
-        raise ValueError(
-            "A folder of images needs at least two subfolders, one a class. "
-            f"Received: {len(class_names)} in '{split_roots['train']}'"
-        )
+    left_out = _Named()
+    layout = find_layout(root, left_out)
+    class_names = tuple(layout.splits["train"])
     files = {
-        split: _labelled_files(folder, class_names)
-        for split, folder in split_roots.items()
+        split: _labelled_files(classes, class_names, left_out)
+        for split, classes in layout.splits.items()
     }
-    shapes = _image_shapes([path for pairs in files.values() for path, _ in pairs])
-    skipped = tuple(path for path, shape in shapes.items() if shape is None)
+    seen = _look_at([path for pairs in files.values() for path, _ in pairs])
+    for path, found in seen.items():
+        if isinstance(found, str):
+            left_out.add(found, path)
+    skipped = tuple(left_out.reasons)
     if skipped and broken == "refuse":
         raise ValueError(f"{len(skipped)} unreadable: {describe_files(skipped)}")
     files = {
-        split: [(path, label) for path, label in pairs if shapes[path]]
+        split: [pair for pair in pairs if not isinstance(seen[pair[0]], str)]
         for split, pairs in files.items()
     }
     for split, pairs in files.items():
-        _check_every_class(pairs, class_names, split_roots[split])
-    common = set(shapes.values()) - {None}
-    shape = common.pop() if len(common) == 1 else None
-    return FoundImages(tuple(class_names), files, shape, skipped)
+        _check_every_class(layout.splits[split], class_names, pairs, left_out)
+    whole = [it for it in seen.values() if not isinstance(it, str)]
+    shapes = {(it.height, it.width, it.channels) for it in whole}
+    return FoundImages(
+        class_names,
+        files,
+        shapes.pop() if len(shapes) == 1 else None,
+        find_bulk(whole),
+        skipped,
+        left_out,
+        layout.remarks,
+    )
 
 
-def describe_files(paths: tuple[pathlib.Path, ...], most: int = 5) -> str:
+class _Named(LeftOut):
+    """Remembers every path too, but for what no one would take for data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: dict[pathlib.Path, str] = {}
+
+    def add(self, reason: str, name: str | os.PathLike[str]) -> None:
+        super().add(reason, name)
+        if reason not in (HIDDEN, SYSTEM):
+            self.reasons[pathlib.Path(name)] = reason
+
+    def below(self, folders: Iterable[pathlib.Path]) -> str:
+        """Reasons in these folders with their counts, in words."""
+        found = collections.Counter(
+            reason
+            for path, reason in self.reasons.items()
+            if any(path.is_relative_to(folder) for folder in folders)
+        )
+        told = ", ".join(f"{count:,}: {it}" for it, count in found.most_common())
+        return f" ({told})" if told else ""
+
+
+def describe_files(paths: Sequence[pathlib.Path], most: int = 5) -> str:
     """The first few names of many, on one line."""
     names = ", ".join(str(path) for path in paths[:most])
     return names + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
-def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(
-        child
-        for child in folder.iterdir()
-        if child.is_dir() and not child.name.startswith((".", "__"))
-    )
+def find_bulk(seen: Sequence[_Seen]) -> Bulk:
+    """What a model of these images should take, by what most of them are.
 
-
-def _split_roots(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The folder of each split; that of `"train"` alone is the root where none is."""
-    subfolders = _subfolders(root)
-    splits = {
-        folder: _SPLIT_NAMES[folder.name.lower()]
-        for folder in subfolders
-        if folder.name.lower() in _SPLIT_NAMES and _subfolders(folder)
-    }
-    # One alone may be a class: trains among other vehicles.
-    if not splits or (len(splits) == 1 and len(subfolders) > 1):
-        return {"train": root}
-    roots = {split: folder for folder, split in splits.items()}
-    if (
-        len(roots) < len(splits)
-        or "train" not in roots
-        or len(splits) < len(subfolders)
-    ):
-        raise ValueError(
-            "A folder with splits holds train, and validation and test once each at "
-            "most, and nothing else. Received: "
-            f"{', '.join(folder.name for folder in subfolders)} in '{root}'"
+    The most common size if nine in ten have it; else, where nine in ten are no larger
+    than 64 pixels a side, the median of their sides. One channel if all but a few are
+    grey: more than one in fifty in colour (or one in ten images) is no accident.
+    """
+    count = len(seen)
+    in_colour = sum(not it.is_grey for it in seen)
+    # Files of three channels in which nothing has a colour stay what they are.
+    in_grey_files = sum(it.channels == 1 for it in seen)
+    odd = max(_FEW_IN_COLOUR * count, count >= 10)
+    channels = 1 if in_colour <= odd and 2 * in_grey_files >= count else 3
+    size, alike = collections.Counter((it.height, it.width) for it in seen).most_common(
+        1
+    )[0]
+    kind = "grey" if channels == 1 else "in colour"
+    others = [] if alike == count else [f"{count - alike:,} resized"]
+    if channels == 1 and in_grey_files < count:
+        others.append(f"{count - in_grey_files:,} made grey")
+    elif channels == 3 and 0 < in_grey_files < count:
+        others.append(f"{in_grey_files:,} grey ones given three channels")
+    if alike >= _MOST * count:
+        words = f"{alike:,} of {count:,} images are {size[0]} x {size[1]} pixels"
+    elif sum(max(it.height, it.width) <= SMALL_SIDE for it in seen) >= _MOST * count:
+        size = tuple(
+            int(statistics.median_low(getattr(it, side) for it in seen))
+            for side in ("height", "width")
         )
-    return roots
+        words = f"the {count:,} images differ in size, with a median of {size[0]} x {size[1]}"
+    else:
+        return Bulk(None, f"The {count:,} images differ in size.")
+    told = f"{words}, so they are taken at that size and {kind}: {', '.join(others)}."
+    return Bulk((*size, channels), told[0].upper() + told[1:] if others else "")
 
 
-def _labelled_files(folder, class_names) -> list[LabelledFile]:
-    unknown = {child.name for child in _subfolders(folder)} - set(class_names)
-    if unknown:
-        raise ValueError(
-            "Every split needs the classes of train. Received: "
-            f"{', '.join(sorted(unknown))} in '{folder}'"
-        )
+def _labelled_files(
+    classes: Classes, class_names: Sequence[str], left_out: LeftOut
+) -> list[LabelledFile]:
+    every = [folder for folders in classes.values() for folder in folders]
     return [
-        (path, label)
-        for label, name in enumerate(class_names)
-        for path in visible_files(folder / name)
+        (folder / name, label)
+        for label, class_name in enumerate(class_names)
+        for folder in classes.get(class_name, ())
+        for name in image_names(folder, left_out, every)
     ]
 
 
-def visible_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Files below a folder, sorted, but for what is hidden or in a hidden folder."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-
-
-def _image_shapes(paths) -> dict[pathlib.Path, tuple[int, int, int] | None]:
-    """Shape of each image, `None` where a file cannot be read to its end."""
+def _look_at(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, _Seen | str]:
+    """What each image is, or the reason why it cannot be read to its end."""
     from tqdm import tqdm
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        shapes = pool.map(_image_shape, paths)
+        found = pool.map(_look, paths)
         bar = tqdm(
-            shapes,
+            found,
             total=len(paths),
             desc="Checking images",
             unit="",
@@ -160,19 +216,38 @@ def _image_shapes(paths) -> dict[pathlib.Path, tuple[int, int, int] | None]:
         return dict(zip(paths, bar, strict=True))
 
 
-def _image_shape(path: pathlib.Path) -> tuple[int, int, int] | None:
+def _look(path: pathlib.Path) -> _Seen | str:
     try:
         image = open_image(path)
-    except OSError:
-        return None
-    return image.height, image.width, len(image.getbands())
+    except UnreadableError as error:
+        return error.reason
+    return _Seen(
+        image.height, image.width, len(image.getbands()), not _has_colour(image)
+    )
 
 
-def _check_every_class(pairs, class_names, folder) -> None:
+def _has_colour(image: Image.Image) -> bool:
+    if image.mode == "L":
+        return False
+    # Almost every image in colour shows it in a thousand pixels.
+    few = image.resize((32, 32), Image.Resampling.NEAREST)
+    return any(map(_differ, (few, image)))
+
+
+def _differ(image: Image.Image) -> bool:
+    pixels = np.asarray(image)
+    return bool((pixels[..., :2] != pixels[..., 1:]).any())
+
+
+def _check_every_class(
+    classes: Classes, class_names: Sequence[str], pairs: list[LabelledFile], left_out
+) -> None:
     present = {label for _, label in pairs}
     empty = [name for label, name in enumerate(class_names) if label not in present]
     if empty:
+        told = (name + left_out.below(classes.get(name, ())) for name in empty)
+        folder = next(it[0].parent for it in classes.values() if it)
         raise ValueError(
-            f"Every class needs a readable image. Received: none of "
-            f"{', '.join(empty)} in '{folder}'"
+            f"Every class needs a readable image. Received: none of {', '.join(told)} "
+            f"in '{folder}'"
         )

@@ -64,6 +64,10 @@ class ImageSource:
         splits: `"train"`, `"validation"` and `"test"`.
         decode: One raw example -> uint8 tensor `(height, width, c)`.
         skipped: Files that are no readable image and were left out.
+        usual_shape: (height, width, channels) of most images, for a model of them, or
+            `None`.
+        shape_note: What that does to the others, in words; empty if to none.
+        notes: What was guessed of a folder and what was left out, a line each.
     """
 
     name: str
@@ -72,6 +76,9 @@ class ImageSource:
     splits: dict[str, Split]
     decode: Callable[[tf.Tensor], tf.Tensor]
     skipped: tuple[pathlib.Path, ...] = ()
+    usual_shape: tuple[int, int, int] | None = None
+    shape_note: str = ""
+    notes: tuple[str, ...] = ()
 
     def load(
         self,

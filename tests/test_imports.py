@@ -11,7 +11,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 # A module may import those of its own rank and below.
 RANKS = [
     {"keras_vit_files", "keras_vit_pixels", "keras_vit.config"},
+    {"keras_vit_images"},
     {
+        "keras_vit.layouts",
         "keras_vit.evaluation",
         "keras_vit.batches",
         "keras_vit.cluster",
@@ -107,6 +109,7 @@ RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules
 PACKAGES = (
     ("keras_vit_files", ROOT / "keras_vit_files.py"),
     ("keras_vit_pixels", ROOT / "keras_vit_pixels.py"),
+    ("keras_vit_images", ROOT / "keras_vit_images.py"),
     ("keras_vit", ROOT / "keras_vit"),
     ("keras_vit_export", ROOT / "export/keras_vit_export"),
 )

@@ -6,10 +6,9 @@ TensorFlow.
 
 import argparse
 import contextlib
-import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras_vit_files
@@ -19,21 +18,18 @@ if TYPE_CHECKING:
     from keras_vit import ImageData
     from keras_vit.pipeline import ImageSource
     from keras_vit_export.classifiers import AnyClassifier
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+    from keras_vit_images import LeftOut
 
 
 def find_source(options: argparse.Namespace) -> "ImageSource":
-    """The data set of `--dataset`; files that it leaves out are named."""
+    """The data set of `--dataset`; what was guessed and left out is told."""
     with quiet():
         from keras_vit import data
     source = data.find_source(
         options.dataset, data_dir=options.data_dir, broken=options.broken
     )
-    if source.skipped:
-        print(f"{len(source.skipped)} unreadable files are left out:")
-        for path in source.skipped:
-            print(f"  {path}")
+    for note in source.notes:
+        print(note)
     return source
 
 
@@ -85,10 +81,14 @@ def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "Image
     """The data set, fitted to a model; both must mean the same classes."""
     source = find_source(options)
     from keras_vit.config import Preprocessing
+    from keras_vit.layouts import same_name
 
-    if len(classifier.class_names) != len(source.class_names) or (
-        classifier.named and classifier.class_names != source.class_names
-    ):
+    # macOS and Linux may spell one name in two ways.
+    known, given = (
+        tuple(map(same_name, names))
+        for names in (classifier.class_names, source.class_names)
+    )
+    if len(known) != len(given) or (classifier.named and known != given):
         raise ValueError(
             f"'{options.model}' and {options.dataset!r} differ in their classes. "
             f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
@@ -103,40 +103,27 @@ def _few(names) -> str:
     return f"{len(names)} ({shown}{', ...' if len(names) > 5 else ''})"
 
 
-def image_paths(given: list[pathlib.Path]) -> list[pathlib.Path]:
-    """Files as given, and all image files in folders, sorted."""
-    paths = []
+def image_paths(given: list[pathlib.Path]) -> tuple[list[pathlib.Path], "LeftOut"]:
+    """Files as given, and all images in folders, sorted; and what is left out there."""
+    from keras_vit_images import LeftOut, image_names
+
+    paths, left_out = [], LeftOut()
     for path in given:
         if not path.exists():
             raise ValueError(f"There is no file or folder '{path}'.")
         if path.is_dir():
-            found = [path / name for name in image_files(path)]
+            found = [path / name for name in image_names(path, left_out)]
             if not found:
-                raise ValueError(f"There is no image in folder '{path}'.")
+                raise ValueError(no_image(path, left_out))
             paths += found
         else:
             paths.append(path)
-    return paths
+    return paths, left_out
 
 
-def image_files(folder: pathlib.Path, within: str = "") -> Iterator[str]:
-    """Names of all image files below a folder and relative to it, sorted.
-
-    Leaves out what is hidden or in a hidden folder, and does not follow links to
-    folders, which may lead in circles. Holds the names of one folder at a time.
-    """
-    with os.scandir(folder / within) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from image_files(folder, f"{within}{entry.name}/")
-        elif (
-            os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-            and entry.is_file()  # neither a link to nothing nor a pipe
-        ):
-            yield within + entry.name
+def no_image(folder: pathlib.Path, left_out: "LeftOut") -> str:
+    """What to say of a folder in which nothing can be classified."""
+    return " ".join([f"There is no image in folder '{folder}'.", *left_out.lines])
 
 
 def next_free(path: pathlib.Path) -> pathlib.Path:

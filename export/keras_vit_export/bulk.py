@@ -28,8 +28,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from keras_vit_export.arguments import check_writable, image_files, write_json
+from keras_vit_export.arguments import check_writable, no_image, write_json
 from keras_vit_export.terminal import quiet
+from keras_vit_images import LeftOut, image_names
 
 COLUMNS = (
     "file",
@@ -59,10 +60,12 @@ class Summary:
     Attributes:
         images: Number of rows.
         unreadable: Files whose row has an error in place of a class.
+        left_out: What has no row, a line a reason.
     """
 
     images: int
     unreadable: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def classify_folder(
@@ -73,12 +76,11 @@ def classify_folder(
 ) -> Summary:
     """Classifies all images below a folder; goes on where an earlier call stopped.
 
-    Hidden files and links to folders are left out. A script must call this under
-    `if __name__ == "__main__"`, as each worker imports it.
+    A script must call this under `if __name__ == "__main__"`, as each worker imports it.
 
     Args:
         model: A `.tflite`.
-        folder: Its images, of the suffixes `arguments.IMAGE_SUFFIXES`.
+        folder: Its images, those that `keras_vit_images.image_names` finds.
         output: CSV with `COLUMNS`; `file` is relative to the folder, `model` the start
             of the model file's SHA-256. One row an image, also of an unreadable one.
         workers: Processes; all cores if not given.
@@ -102,11 +104,12 @@ def classify_folder(
     check_writable(output)
     content = _tried(model)
     digest = hashlib.sha256(content).hexdigest()[:12]
-    total = sum(1 for _ in image_files(folder))
+    left_out = LeftOut()
+    total = sum(1 for _ in image_names(folder, left_out))
     if not total:
-        raise ValueError(f"There is no image in folder '{folder}'.")
+        raise ValueError(no_image(folder, left_out))
     with _locked(output) as file:
-        names = image_files(folder)
+        names = image_names(folder)
         images, unreadable = _resume(file, names, digest, output)
         # At least one: images may have come since they were counted.
         workers = max(1, min(workers, -(-(total - images) // CHUNK)))
@@ -122,7 +125,7 @@ def classify_folder(
         except (KeyboardInterrupt, WorkerDiedError) as error:
             kept = f"{images:,} rows are kept in '{output}'; the same command goes on."
             raise type(error)(f"{error} {kept}".strip()) from None
-    return Summary(images, tuple(unreadable))
+    return Summary(images, tuple(unreadable), tuple(left_out.lines))
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -148,6 +151,8 @@ def classify(options: argparse.Namespace) -> int:
             f"{count:,} unreadable, see the column error: {', '.join(few)}"
             + (f" and {count - len(few):,} more" if count > len(few) else "")
         )
+    for line in summary.left_out:
+        print(line)
     write_json(
         options.json,
         {"images": summary.images, "unreadable": len(summary.unreadable)},
@@ -220,7 +225,8 @@ def _resume(
         if row[0] != expected:
             raise ValueError(
                 f"'{path}' holds {row[0]!r} where the folder has {expected!r}: images "
-                "were added or removed, or it is another folder; take another --output."
+                "were added or removed, an earlier version left some out, or it is another "
+                "folder; take another --output."
             )
         images += 1
         unreadable += [row[0]] if _is_unreadable(row) else []

@@ -178,7 +178,8 @@ def classify(options: argparse.Namespace) -> int:
     classifier = open_model(options.model, **given_ends(options))
     _say_unknown_scale(classifier)
     results, unreadable = {}, 0
-    for path in image_paths(options.images):
+    paths, left_out = image_paths(options.images)
+    for path in paths:
         try:
             image = classifier.read(path)
         except OSError as error:
@@ -192,8 +193,10 @@ def classify(options: argparse.Namespace) -> int:
             f"{name} {part:.1%}" for name, part in results[str(path)].items()
         )
         print(f"{path}: {shown}")
+    for line in left_out.lines:
+        print(line, file=sys.stderr)
     write_json(options.json, results)
-    return 2 if unreadable else 0
+    return 2 if unreadable or left_out.images else 0
 
 
 def _say_unknown_scale(classifier) -> None:

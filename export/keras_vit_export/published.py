@@ -89,7 +89,9 @@ def features(options: argparse.Namespace) -> int:
         raise ValueError(f"--output must end in .npz. Received: '{options.output}'")
     check_writable(options.output, options.json, read=[options.model, *options.images])
     classifier = open_keras(options.model)
-    paths = image_paths(options.images)
+    paths, left_out = image_paths(options.images)
+    for line in left_out.lines:
+        print(line, file=sys.stderr)
     with quiet():
         from keras_vit.features import feature_model
 
@@ -113,7 +115,7 @@ def features(options: argparse.Namespace) -> int:
         np.savez(file, features=arrays, paths=np.array(read))
     print(f"{len(read)} images, {arrays.shape[1]} features: '{options.output}'")
     write_json(options.json, {"images": len(read), "features": arrays.shape[1]})
-    return 2 if len(read) < len(paths) else 0
+    return 2 if len(read) < len(paths) or left_out.images else 0
 
 
 def _few(numbers: tuple[float, ...]) -> str:

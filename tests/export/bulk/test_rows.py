@@ -89,10 +89,11 @@ def test_any_name_is_kept_and_what_is_hidden_or_linked_in_a_circle_is_left_out(
         " .png",
         "deep/er/est.png",
     ]
-    hidden = [".hidden.png", ".hidden/a.png", "deep/.b.png", "notes.txt"]
+    hidden = [".hidden.png", ".hidden/a.png", "deep/.b.png"]
     for name in [*names, *hidden]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(digits / "0/0.png", folder / name)
+    (folder / "notes.txt").write_text("no image")
     (folder / "deep/circle").symlink_to(folder)
     (folder / "nothing.png").symlink_to(folder / "none.png")
     (folder / "linked.png").symlink_to(digits / "0/0.png")

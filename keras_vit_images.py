@@ -1,0 +1,209 @@
+"""Which files below a folder are images, and why the others are not. Pillow only.
+
+One rule for training, `classify`, `features` and the CSV of a folder: what Pillow opens
+in this process, by the suffix, or by the first bytes where the suffix tells nothing.
+What is left out is counted by reason.
+
+It stands beside the packages because `import keras_vit` loads TensorFlow, and commands
+that a device runs must not.
+"""
+
+import collections
+import functools
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+from PIL import Image
+
+from keras_vit_pixels import DAMAGE, HEIC_REASON, is_heic, register_heic
+
+HIDDEN = "hidden"
+SYSTEM = "of a system, not of the data"
+NO_IMAGE = "no image"
+DANGLING = "link to nothing"
+NO_FILE = "no regular file"
+READ_ANYWAY = "link to a folder that is read anyway"
+RAW = "raw file of a camera, which Pillow does not develop"
+NOT_READ = "of a format that Pillow does not read"
+
+# What file managers, network drives and archives leave, in lower case.
+_SYSTEM_NAMES = {
+    "@eadir",
+    "@recently-snapshot",
+    "@recycle",
+    "@tmp",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "__macosx",
+    "__pycache__",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
+    "picasa.ini",
+    "system volume information",
+    "thumbs.db",
+}
+_SYSTEM_PREFIXES = (".ds_store", "._", ".trash", ".spotlight-", ".fseventsd")
+_HEIC_SUFFIXES = {".heic", ".heics", ".heif", ".heifs", ".hif"}
+# Of their TIFF, Pillow gives the thumbnail.
+_RAW_SUFFIXES = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
+_OTHER_SUFFIXES = {".ai", ".emf", ".eps", ".exr", ".jxl", ".jxr", ".svg", ".wmf"}
+# Formats that Pillow names but decodes by another program, on Windows only, or not at
+# all: Keras' weights are `.h5` too.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Those whose first bytes leave no doubt.
+_SIGNED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
+_IMAGE_REASONS = {DANGLING, HEIC_REASON, RAW, NOT_READ}
+
+
+class LeftOut:
+    """Counts of what was left out, by reason, with the first few names of each.
+
+    Takes as much memory for a million files as for ten.
+    """
+
+    FEW = 3
+
+    def __init__(self) -> None:
+        self.counts: collections.Counter[str] = collections.Counter()
+        self._names: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: str | os.PathLike[str], count: int = 1) -> None:
+        """Counts a file or a folder, or several with the first one's name."""
+        self.counts[reason] += count
+        names = self._names.setdefault(reason, [])
+        if len(names) < self.FEW:
+            names.append(str(name))
+
+    @property
+    def images(self) -> int:
+        """How many are images that can't be read here."""
+        return sum(n for reason, n in self.counts.items() if reason in _IMAGE_REASONS)
+
+    @property
+    def lines(self) -> list[str]:
+        """A line a reason: `"2 left out, no image: a/notes.txt, b/notes.txt"`."""
+        return [
+            f"{count:,} left out, {reason}: {', '.join(self._names[reason])}"
+            + (", ..." if count > len(self._names[reason]) else "")
+            for reason, count in self.counts.most_common()
+        ]
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of what this process decodes, in lower case; HEIC with pillow-heif."""
+    register_heic()
+    known = Image.registered_extensions()
+    decoded = {
+        suffix
+        for suffix, name in known.items()
+        if name in Image.OPEN and name not in _NOT_DECODED
+    }
+    return frozenset(decoded | {".mpo"})  # opened as JPEG, so registered to save only
+
+
+def not_of_the_data(name: str) -> str | None:
+    """The reason to pass over a file or folder of this name, whatever it holds."""
+    lower = name.lower()
+    if lower in _SYSTEM_NAMES or lower.startswith(_SYSTEM_PREFIXES):
+        return SYSTEM
+    return HIDDEN if name.startswith(".") else None
+
+
+def why_no_image(path: str | os.PathLike[str]) -> str | None:
+    """The reason why a file is no image that can be read here; `None` if it may be."""
+    path = os.fspath(path)
+    if not _is(os.path.isfile, path):
+        return DANGLING if os.path.islink(path) else NO_FILE
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in suffixes():
+        return None
+    if suffix in _RAW_SUFFIXES:
+        return RAW
+    if _begins_as_image(path):
+        return None
+    if suffix in _HEIC_SUFFIXES or is_heic(path):
+        return HEIC_REASON
+    return NOT_READ if suffix in _OTHER_SUFFIXES else NO_IMAGE
+
+
+def _is(kind, path: str) -> bool:
+    try:
+        return kind(path)
+    except OSError:  # a link to itself
+        return False
+
+
+def _begins_as_image(path: str) -> bool:
+    try:
+        with Image.open(path, formats=_SIGNED):
+            return True
+    except DAMAGE:
+        return False
+
+
+def image_names(
+    folder: str | os.PathLike[str],
+    left_out: LeftOut | None = None,
+    elsewhere: Sequence[str | os.PathLike[str]] = (),
+) -> Iterator[str]:
+    """Names of all images below a folder, relative to it with `/`, sorted.
+
+    Links to files and folders are followed, each folder once, so that none leads in
+    circles. Holds the names of one folder at a time.
+
+    Args:
+        folder: Where to look.
+        left_out: Counts what is passed over.
+        elsewhere: Folders that others go through: no link leads into them.
+    """
+    return _Walk(pathlib.Path(folder), left_out, elsewhere).names("")
+
+
+class _Walk:
+    def __init__(self, folder, left_out, elsewhere):
+        self.folder = folder
+        self.left_out = LeftOut() if left_out is None else left_out
+        self.roots = [os.path.realpath(it) for it in (folder, *elsewhere)]
+        self.has_followed = False
+
+    def names(self, within: str) -> Iterator[str]:
+        with os.scandir(self.folder / within) as entries:
+            ordered = sorted(entries, key=lambda entry: entry.name)
+        for entry in ordered:
+            name = within + entry.name
+            reason = not_of_the_data(entry.name)
+            if reason is None and _is(os.path.isdir, entry.path):
+                if self._is_new(entry):
+                    yield from self.names(f"{name}/")
+                    continue
+                reason = READ_ANYWAY
+            reason = reason or why_no_image(entry.path)
+            if reason is None:
+                yield name
+            else:
+                self.left_out.add(reason, self.folder / name)
+
+    def _is_new(self, entry: os.DirEntry) -> bool:
+        is_link = entry.is_symlink()
+        if not is_link and not self.has_followed:
+            return True  # no link can have led here
+        real = os.path.realpath(entry.path)
+        if not is_link:
+            return real not in self.roots
+        if any(_goes_through(root, real) for root in self.roots):
+            return False
+        self.roots.append(real)
+        self.has_followed = True
+        return True
+
+
+def _goes_through(root: str, folder: str) -> bool:
+    """Whether a walk from a root comes to a folder."""
+    inner = os.path.relpath(folder, root)
+    parts = [] if inner == os.curdir else inner.split(os.sep)
+    return os.pardir not in parts and not any(map(not_of_the_data, parts))
