@@ -56,7 +56,8 @@ class Bulk:
 
     Attributes:
         shape: (height, width, channels) of most of them, or `None` where they differ.
-        words: The same in words, with counts; empty where all are of that shape.
+        words: Sizes and colours with counts, to be gone on with; empty where all images
+            are of that shape.
     """
 
     shape: tuple[int, int, int] | None
@@ -64,7 +65,7 @@ class Bulk:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Seen:
+class Seen:
     """One image that was decoded: its sides in pixels, and its colours."""
 
     height: int
@@ -150,7 +151,7 @@ def describe_files(paths: Sequence[pathlib.Path], most: int = 5) -> str:
     return names + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
-def find_bulk(seen: Sequence[_Seen]) -> Bulk:
+def find_bulk(seen: Sequence[Seen]) -> Bulk:
     """What a model of these images should take, by what most of them are.
 
     The most common size if nine in ten have it; else, where nine in ten are no larger
@@ -163,27 +164,21 @@ def find_bulk(seen: Sequence[_Seen]) -> Bulk:
     in_grey_files = sum(it.channels == 1 for it in seen)
     odd = max(_FEW_IN_COLOUR * count, count >= 10)
     channels = 1 if in_colour <= odd and 2 * in_grey_files >= count else 3
-    size, alike = collections.Counter((it.height, it.width) for it in seen).most_common(
-        1
-    )[0]
-    kind = "grey" if channels == 1 else "in colour"
-    others = [] if alike == count else [f"{count - alike:,} resized"]
-    if channels == 1 and in_grey_files < count:
-        others.append(f"{count - in_grey_files:,} made grey")
-    elif channels == 3 and 0 < in_grey_files < count:
-        others.append(f"{in_grey_files:,} grey ones given three channels")
+    sizes = collections.Counter((it.height, it.width) for it in seen)
+    size, alike = sizes.most_common(1)[0]
+    grey = count - in_colour
+    words = f"Of {count:,} images {grey:,} are grey"
+    if channels == 3 and grey > in_grey_files:
+        words += f" ({grey - in_grey_files:,} in files of three channels)"
     if alike >= _MOST * count:
-        words = f"{alike:,} of {count:,} images are {size[0]} x {size[1]} pixels"
-    elif sum(max(it.height, it.width) <= SMALL_SIDE for it in seen) >= _MOST * count:
-        size = tuple(
-            int(statistics.median_low(getattr(it, side) for it in seen))
-            for side in ("height", "width")
-        )
-        words = f"the {count:,} images differ in size, with a median of {size[0]} x {size[1]}"
-    else:
-        return Bulk(None, f"The {count:,} images differ in size.")
-    told = f"{words}, so they are taken at that size and {kind}: {', '.join(others)}."
-    return Bulk((*size, channels), told[0].upper() + told[1:] if others else "")
+        words += f" and {alike:,} are {size[0]} x {size[1]} pixels"
+        uniform = alike == count and in_grey_files in (0, count)
+        return Bulk((*size, channels), "" if uniform else words)
+    sides = [[getattr(it, side) for it in seen] for side in ("height", "width")]
+    size = tuple(int(statistics.median_low(lengths)) for lengths in sides)
+    words += f"; they differ in size, with a median of {size[0]} x {size[1]} pixels"
+    small = sum(max(it.height, it.width) <= SMALL_SIDE for it in seen)
+    return Bulk((*size, channels) if small >= _MOST * count else None, words)
 
 
 def _labelled_files(
@@ -198,7 +193,7 @@ def _labelled_files(
     ]
 
 
-def _look_at(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, _Seen | str]:
+def _look_at(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, Seen | str]:
     """What each image is, or the reason why it cannot be read to its end."""
     from tqdm import tqdm
 
@@ -216,12 +211,12 @@ def _look_at(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, _Seen | str]:
         return dict(zip(paths, bar, strict=True))
 
 
-def _look(path: pathlib.Path) -> _Seen | str:
+def _look(path: pathlib.Path) -> Seen | str:
     try:
         image = open_image(path)
     except UnreadableError as error:
         return error.reason
-    return _Seen(
+    return Seen(
         image.height, image.width, len(image.getbands()), not _has_colour(image)
     )
 

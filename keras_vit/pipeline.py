@@ -66,7 +66,7 @@ class ImageSource:
         skipped: Files that are no readable image and were left out.
         usual_shape: (height, width, channels) of most images, for a model of them, or
             `None`.
-        shape_note: What that does to the others, in words; empty if to none.
+        shape_note: How many images are of it, in words; empty if all.
         notes: What was guessed of a folder and what was left out, a line each.
     """
 

@@ -27,7 +27,7 @@ def new_config(
     """A configuration for new images; sizes that were not given follow from them."""
     from keras_vit import ViTConfig
 
-    height, width, channels = source.image_shape or (224, 224, 3)
+    height, width, channels = source.image_shape or source.usual_shape or (224, 224, 3)
     if max(height, width) > 64:
         height, width = 224, 224
     height, width = image_size or (height, width)
@@ -114,9 +114,17 @@ def new_plan(options: argparse.Namespace) -> Plan:
     source = find_source(options)
     resize = options.resize or "stretch"
     config = new_config(source, options.variant, options.image_size, resize)
+    if source.shape_note and not options.origin:
+        print(f"{source.shape_note}: {_taken(config)}")
     config = _taught(config) if options.teacher else config
     config = dataclasses.replace(config, drop_path=options.drop_path or 0.0)
     return _plan(options, source, config, RECIPES[name], _DEFAULTS)
+
+
+def _taken(config: "ViTConfig") -> str:
+    height, width = config.image_size
+    color = "in grey" if config.channels == 1 else "in colour"
+    return f"the model takes {height} x {width} pixels {color}, the others are fitted."
 
 
 def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
