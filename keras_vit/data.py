@@ -1,5 +1,6 @@
 """Images with labels by name: bundled digits, any TFDS name, or a folder of images."""
 
+import collections
 import difflib
 import hashlib
 import logging
@@ -62,17 +63,30 @@ def load_data(
 
 
 def find_source(
-    name: str, *, data_dir: str | None = None, broken: str = "skip"
+    name: str,
+    *,
+    data_dir: str | None = None,
+    broken: str = "skip",
+    few: str = "refuse",
 ) -> ImageSource:
-    """Finds the data set of this name; arguments and errors as in `load_data`."""
+    """Finds the data set of this name; arguments and errors as in `load_data`.
+
+    Args:
+        name: As there.
+        data_dir: As there.
+        broken: As there.
+        few: What to do with a folder of which a class has too few images to hold some
+            out: `"refuse"` raises, `"test"` makes all images test images.
+    """
     check_choice("broken", broken, ("skip", "refuse"))
+    check_choice("few", few, ("refuse", "test"))
     if not name:
         raise ValueError("The data set needs a name. Received: ''")
     if name == "digits":
         return _digits()
     path = pathlib.Path(name).expanduser()
     if path.is_dir():
-        return _folder(path, broken)
+        return _folder(path, broken, few)
     if path.exists() or name.startswith(("/", ".", "~")):
         raise ValueError(f"There is no folder of images at {name!r}.")
     return _tfds(name, data_dir)
@@ -143,9 +157,12 @@ def _place(key: str) -> float:
     return int.from_bytes(digest[:4], "big") / 2**32
 
 
-def _folder(root: pathlib.Path, broken: str) -> ImageSource:
+def _folder(root: pathlib.Path, broken: str, few: str) -> ImageSource:
     found = folders.find_images(root, broken)
     files = dict(found.files)
+    if few == "test" and _too_few(files):
+        every = [pair for pairs in files.values() for pair in pairs]
+        files = {"train": [], "validation": [], "test": every}
     missing = {name: part for name, part in HELD_OUT.items() if name not in files}
     if missing:
         train = files["train"]
@@ -169,7 +186,15 @@ def _folder(root: pathlib.Path, broken: str) -> ImageSource:
         usual_shape=found.bulk.shape,
         shape_note=found.bulk.words,
         notes=(*found.remarks, *found.left_out.lines),
+        is_folder=True,
+        cut=tuple(missing),
     )
+
+
+def _too_few(files: dict[str, list[folders.LabelledFile]]) -> bool:
+    """Whether a class has not one training image for each split that is missing."""
+    counts = collections.Counter(label for _, label in files["train"])
+    return min(counts.values()) <= sum(name not in files for name in HELD_OUT)
 
 
 def _decode_file(path: tf.Tensor) -> tf.Tensor:

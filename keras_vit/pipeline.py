@@ -1,6 +1,7 @@
 """Examples that are not decoded yet -> resized, shuffled batches."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -15,13 +16,15 @@ from keras_vit.batches import (
     TrainingImages,
     made_ahead,
 )
-from keras_vit.config import Preprocessing
+from keras_vit.config import Preprocessing, check_choice
 from keras_vit_pixels import fit_array
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
 CACHE_BYTES = 2**30
 # Images to look at, in `ImageData.sample` and `ImageData.validation_sample`.
 SAMPLE = 64
+# What figures may be of.
+PARTS = ("train", "validation", "test", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +37,13 @@ class ImageData:
         train: Shuffled anew each time that it is gone through. Batches of images, uint8
             `(b, height, width, c)` in 0..255, and of labels, int32 `(b,)`.
         validation: The same, in fixed order.
-        test: The same, in fixed order.
+        test: The same, in fixed order; or what `reported` says.
         training: What `train` goes through, from any step on.
         sample: A batch of up to 64 training images, spread evenly over them; the same
             whatever the seed and the epoch.
         validation_sample: The same of the validation images.
         counts: Number of images in each of the first three.
+        reported: What `test` holds: `"test"`, unless `load` was asked for another.
     """
 
     name: str
@@ -51,6 +55,7 @@ class ImageData:
     validation_sample: tf.data.Dataset
     training: TrainingImages
     counts: dict[str, int]
+    reported: str = "test"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,8 @@ class ImageSource:
             `None`.
         shape_note: How many images are of it, in words; empty if all.
         notes: What was guessed of a folder and what was left out, a line each.
+        is_folder: Whether it is one, and examples are paths.
+        cut: Splits that the data set does not have, so that they were held out.
     """
 
     name: str
@@ -79,6 +86,8 @@ class ImageSource:
     usual_shape: tuple[int, int, int] | None = None
     shape_note: str = ""
     notes: tuple[str, ...] = ()
+    is_folder: bool = False
+    cut: tuple[str, ...] = ()
 
     def load(
         self,
@@ -86,8 +95,17 @@ class ImageSource:
         *,
         batch_size: int = 64,
         seed: int = 0,
+        reported: str = "test",
     ) -> ImageData:
-        """Decodes, resizes and batches; arguments and errors as in `load_data`."""
+        """Decodes, resizes and batches; arguments and errors as in `load_data`.
+
+        Args:
+            preprocessing: As there.
+            batch_size: As there.
+            seed: As there.
+            reported: What takes the place of the test images, for figures on other
+                ones: a split, or `"all"`.
+        """
         preprocessing = preprocessing or self._unchanged()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
@@ -102,7 +120,7 @@ class ImageSource:
             return image_bytes * split.count <= CACHE_BYTES
 
         def in_order(name: str) -> tf.data.Dataset:
-            split = self.splits[name]
+            split = self.part(name)
             examples = split.examples.map(prepare, num_parallel_calls=PARALLEL)
             if kept(split):
                 examples = examples.cache()
@@ -118,12 +136,29 @@ class ImageSource:
             self.class_names,
             train=training.passes,
             validation=in_order("validation"),
-            test=in_order("test"),
+            test=in_order(reported),
             sample=sample("train"),
             validation_sample=sample("validation"),
             training=training,
-            counts={name: split.count for name, split in self.splits.items()},
+            counts={name: split.count for name, split in self.splits.items()}
+            | {"test": self.part(reported).count},
+            reported=reported,
         )
+
+    def part(self, name: str) -> Split:
+        """A split, or the three one after the other as `"all"`."""
+        check_choice("split", name, PARTS)
+        if name != "all":
+            return self.splits[name]
+        first, *others = (it for it in self.splits.values() if it.count)
+        examples = functools.reduce(
+            tf.data.Dataset.concatenate, (it.examples for it in others), first.examples
+        )
+        return Split(examples, sum(it.count for it in self.splits.values()))
+
+    def paths(self, name: str) -> list[bytes]:
+        """Files of a folder's split."""
+        return self.splits[name].arrays[0].tolist()
 
     def _check_channels(self, channels: int) -> None:
         given = self.image_shape[-1] if self.image_shape else 3

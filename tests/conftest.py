@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from keras_vit import ViTConfig
 from keras_vit.data import hold_out
@@ -73,6 +74,17 @@ def split_at(images, validation, test):
     rows = np.split(np.arange(len(images)), [validation, test])
     rows = dict(zip(("train", "validation", "test"), rows, strict=True))
     return array_source("noise", ["a", "b"], images, np.arange(len(images)) % 2, rows)
+
+
+def write_images(folder, count, seed=0):
+    """A folder of two classes, each of this many images that differ."""
+    rng = np.random.default_rng(seed)
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (4, 4, 3)).astype("uint8")
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
 
 
 def events_in(folder):

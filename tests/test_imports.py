@@ -32,6 +32,7 @@ RANKS = [
     {"keras_vit.model", "keras_vit.pictures", "keras_vit.pipeline"},
     {
         "keras_vit.data",
+        "keras_vit.trained_on",
         "keras_vit.callbacks",
         "keras_vit.distillation",
         "keras_vit.optimizer",
@@ -91,6 +92,7 @@ RANKS = [
     {"keras_vit_export.exporter"},
     {"keras_vit_export.budget"},
     {"keras_vit_export"},
+    {"keras_vit_export.reported"},
     {"keras_vit_export.arguments"},
     {"keras_vit_export.bulk", "keras_vit_export.plans"},
     {"keras_vit_export.training"},

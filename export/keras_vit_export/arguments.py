@@ -17,16 +17,17 @@ from keras_vit_export.terminal import quiet
 if TYPE_CHECKING:
     from keras_vit import ImageData
     from keras_vit.pipeline import ImageSource
+    from keras_vit.trained_on import Record
     from keras_vit_export.classifiers import AnyClassifier
     from keras_vit_images import LeftOut
 
 
-def find_source(options: argparse.Namespace) -> "ImageSource":
+def find_source(options: argparse.Namespace, few: str = "refuse") -> "ImageSource":
     """The data set of `--dataset`; what was guessed and left out is told."""
     with quiet():
         from keras_vit import data
     source = data.find_source(
-        options.dataset, data_dir=options.data_dir, broken=options.broken
+        options.dataset, data_dir=options.data_dir, broken=options.broken, few=few
     )
     for note in source.notes:
         print(note)
@@ -41,7 +42,18 @@ def open_model(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
     from keras_vit_export.classifiers import open_classifier
 
     with quiet():
-        return open_classifier(path, **ends)
+        classifier = open_classifier(path, **ends)
+    classifier.trained_on = _records(path, classifier)
+    return classifier
+
+
+def _records(path: pathlib.Path, classifier: "AnyClassifier") -> list["Record"]:
+    """What a model's file says of its training."""
+    if path.suffix != ".keras":
+        return classifier.contract.get("trained_on", [])
+    from keras_vit.trained_on import read_records
+
+    return read_records(path)
 
 
 def open_keras(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
@@ -77,11 +89,19 @@ def read_labels(path: pathlib.Path) -> tuple[str, ...]:
     return names
 
 
-def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "ImageData":
-    """The data set, fitted to a model; both must mean the same classes."""
-    source = find_source(options)
+def data_for(
+    classifier: "AnyClassifier", options: argparse.Namespace, *, whole: bool = False
+) -> "ImageData":
+    """The data set, fitted to a model; both must mean the same classes.
+
+    Its `test` images are those that figures are of, which is told. Of a folder that the
+    model was not trained on they are all if `whole`.
+    """
+    source = find_source(options, "test" if whole else "refuse")
     from keras_vit.config import Preprocessing
     from keras_vit.layouts import same_name
+    from keras_vit.trained_on import KEY, known_records
+    from keras_vit_export.reported import choose_part
 
     # macOS and Linux may spell one name in two ways.
     known, given = (
@@ -95,7 +115,13 @@ def data_for(classifier: "AnyClassifier", options: argparse.Namespace) -> "Image
         )
     if not classifier.named:
         classifier.name_classes(source.class_names)
-    return source.load(Preprocessing(**classifier.preprocessing))
+    records = known_records({KEY: classifier.trained_on})
+    reported = choose_part(source, options, records, whole=whole)
+    for line in reported.words:
+        print(line)
+    return source.load(
+        Preprocessing(**classifier.preprocessing), reported=reported.part
+    )
 
 
 def _few(names) -> str:

@@ -27,6 +27,7 @@ class AnyClassifier(Protocol):
     preprocessing: dict
     scale_source: str
     meaning: Meaning
+    trained_on: list[dict]
 
     def name_classes(self, names: Sequence[str]) -> None: ...
 
@@ -57,6 +58,7 @@ class KerasClassifier:
         scale_source: How `scale` is known; empty if nothing tells.
         meaning: Of the model's numbers.
         named: Whether the classes have names.
+        trained_on: What its file says of its training (`keras_vit.trained_on`).
 
     Raises:
         ValueError: If the model does not take one image of a fixed size, or does not
@@ -93,6 +95,7 @@ class KerasClassifier:
             int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
         )
         self.operations: dict[str, dict[str, int]] = {}
+        self.trained_on: list[dict] = []
         self.preprocessing = ends.rule
         self.name_classes(tuple(class_names) or ends.class_names)
         self._find_meaning(ends.meaning, logits)

@@ -19,6 +19,7 @@ from keras_vit_export.options import (
     add_model,
     add_path,
     add_seed_and_json,
+    add_split,
 )
 from keras_vit_export.plans import DEMO_EPOCHS
 from keras_vit_export.published_options import (
@@ -133,6 +134,7 @@ def _add_evaluate(commands) -> None:
     add_model(evaluate, "a .keras or a .tflite")
     add_dataset(evaluate, required=True)
     add_ends(evaluate)
+    add_split(evaluate, "test; of a folder that the model was not trained on, all")
     add_path(
         evaluate,
         "--confusion",
@@ -162,6 +164,7 @@ def _add_export(commands) -> None:
     add_dataset(export, required=False)
     add_ends(export)
     add_labels(export)
+    add_split(export, "test")
     export.add_argument(
         "--max-drop",
         type=float,
@@ -210,6 +213,7 @@ def _add_benchmark(commands) -> None:
     add_model(benchmark, "a .keras")
     add_dataset(benchmark, required=True)
     add_ends(benchmark)
+    add_split(benchmark, "test")
     add_path(benchmark, "--html", "FILE", "write a page with plots there")
     benchmark.add_argument(
         "--accelerator",

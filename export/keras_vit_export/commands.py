@@ -64,7 +64,7 @@ def evaluate(options: argparse.Namespace) -> int:
     )
     check_writable(picture, options.json, read=[options.model])
     classifier = open_model(options.model, **given_ends(options))
-    data = data_for(classifier, options)
+    data = data_for(classifier, options, whole=True)
     with quiet():
         from keras_vit.evaluation import remarks
         from keras_vit.pictures import draw_confusion
@@ -75,7 +75,10 @@ def evaluate(options: argparse.Namespace) -> int:
         result = report.evaluate(classifier, data.test)
     for line in (*granted, *remarks(result.labels, result.probabilities)):
         print(line)
-    print(f"Top-1 on {len(result.labels)} test images: {result.top1:.2%}")
+    images = f"{len(result.labels)} {data.reported} images"
+    if data.reported == "all":
+        images = f"all {len(result.labels)} images"
+    print(f"Top-1 on {images}: {result.top1:.2%}")
     if result.top5 is not None:
         print(f"Top-5: {result.top5:.2%}")
     longest = max(len(name) for name in result.class_names)
@@ -83,7 +86,7 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"  {name:{longest}}  " + ("-" if top1 is None else f"{top1:.1%}"))
     draw_confusion(result, picture)
     print(f"Confusion: '{picture}'")
-    write_json(options.json, result.as_dict())
+    write_json(options.json, {**result.as_dict(), "split": data.reported})
     return 0
 
 
@@ -97,10 +100,12 @@ def export(options: argparse.Namespace) -> int:
         from keras_vit_export.exporter import Exporter
     classifier = open_keras(options.model, **given_ends(options))
     if options.rgb:
+        trained_on = classifier.trained_on
         classifier = KerasClassifier(
             with_rgb_input(classifier.model),
             class_names=given_ends(options)["class_names"],
         )
+        classifier.trained_on = trained_on
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
         exporter = Exporter(classifier, data, options.rewrites, options.compat)

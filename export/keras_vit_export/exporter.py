@@ -345,6 +345,8 @@ class Exporter:
         figures = {name: getattr(report, name) for name in names}
         reference = self.origin.classifier
         contract = {"preprocessing": reference.preprocessing, **figures}
+        if reference.trained_on:
+            contract["trained_on"] = reference.trained_on
         contract[SELF_TEST] = test.as_dict()
         return metadata.attach(content, reference.class_names, contract)
 

@@ -82,6 +82,16 @@ def add_dataset(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
+def add_split(parser: argparse.ArgumentParser, default: str) -> None:
+    """The part of the data set that figures are of."""
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test", "all"),
+        help=f"images that are reported on: train, validation, test or all (default: "
+        f"{default})",
+    )
+
+
 def add_seed_and_json(parser: argparse.ArgumentParser) -> None:
     """A seed, and a file for the figures."""
     parser.add_argument("--seed", type=int, default=0, help="default: 0")

@@ -52,7 +52,7 @@ def find_splits(images: Images) -> Splits:
         rows, _ = _looked_through(images.sample)
         near, _ = _looked_through(images.validation_sample)
         choice, report = images.validation, images.test
-        names = ("train", "validation", "test")
+        names = ("train", "validation", images.reported)
         counts = (len(rows), images.counts["validation"], images.counts["test"])
     elif isinstance(images, tf.data.Dataset):
         _check_batches(images)

@@ -122,7 +122,17 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
             origin=plan.origin,
             **options,
         )
+        if strategy is None or keras_vit.distribution.is_chief(strategy):
+            _remember(plan, folder / "model.keras")
     return model, data, run
+
+
+def _remember(plan: Plan, path: pathlib.Path) -> None:
+    """Puts into a model's file what it was trained on, also before this."""
+    from keras_vit.trained_on import make_record, read_records, write_records
+
+    earlier = read_records(plan.origin) if plan.origin else []
+    write_records(path, [*earlier, make_record(plan.source)])
 
 
 def _built(plan: Plan, strategy=None):

@@ -234,6 +234,27 @@ def test_a_folder_of_images_is_trained_on_and_broken_files_are_named(
     assert report["config"]["image_size"] == [8, 16]
     assert report["config"]["class_names"] == ["dark", "light"]
     assert report["top1"] > 0.9
+    check_that_figures_are_of_unseen_images(photos, tmp_path, report["top1"])
+
+
+def check_that_figures_are_of_unseen_images(photos, folder, top1):
+    """Of the run's own folder its test part, of another all, by both kinds of file."""
+    other, figures = folder / "other", folder / "figures.json"
+    for path in photos.glob("*/*.png"):  # other content
+        (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.open(path).rotate(180).save(other / path.parent.name / path.name)
+    model, file = folder / "run/model.keras", folder / "m.tflite"
+    export = ["export", model, "--dataset", photos, "--output", file]
+    assert main([*map(str, export), "--recipe", "float32"]) == 0
+    for name in (model, file):
+        for images, count in ((photos, None), (other, 40)):
+            command = ["evaluate", name, "--dataset", images, "--json", figures]
+            assert main([*map(str, command)]) == 0
+            found = json.loads(figures.read_text())
+            if count is None:
+                assert found["top1"] == top1 and found["split"] == "test"
+            else:
+                assert found["images"] == count and found["split"] == "all"
 
 
 def test_what_stops_a_training_is_one_line(photos, tmp_path, capfd, monkeypatch):

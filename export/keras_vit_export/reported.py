@@ -1,0 +1,122 @@
+"""Which part of a data set figures are of, and whether the model was trained on it.
+
+A folder that the model was not trained on is taken whole. The images of the model's own
+training are known by their content (`keras_vit.trained_on`).
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_vit.pipeline import ImageSource
+    from keras_vit.trained_on import Record
+
+# Of the sampled training images, those that may have been lost from the model's own
+# folder since.
+_LOST = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported:
+    """What figures are of.
+
+    Attributes:
+        part: `"train"`, `"validation"`, `"test"` or `"all"`.
+        words: How many images of how many that are, and why, a line each.
+    """
+
+    part: str
+    words: tuple[str, ...]
+
+
+def choose_part(
+    source: "ImageSource",
+    options: argparse.Namespace,
+    records: list["Record"],
+    *,
+    whole: bool,
+) -> Reported:
+    """What the figures of a model are of.
+
+    Args:
+        source: The data set.
+        options: With `split`, what was asked for or `None`, and the `model`'s path.
+        records: What the model's file says of its training.
+        whole: Whether another folder than the training's is taken whole.
+    """
+    if not source.is_folder:
+        return _told(source, options.split or "test", _asked(options.split))
+    from keras_vit import trained_on
+
+    by_part = {
+        name: set(trained_on.hashes(source.paths(name))) for name in source.splits
+    }
+    every = set().union(*by_part.values())
+    part, why = _of_folder(source, options.split, records, every, options.model, whole)
+    known, sampled = trained_on.overlap(records, by_part.get(part, every))
+    told = _told(source, part, why)
+    if not known:
+        return told
+    warning = (
+        f"{known} of {sampled} sampled training images are among these: the figure is "
+        "too good."
+    )
+    return Reported(part, (*told.words, warning))
+
+
+def _asked(split: str | None) -> str:
+    return f"as --split {split} says" if split else "its own test part"
+
+
+def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
+    from keras_vit import trained_on
+
+    if split:
+        return split, _asked(split)
+    if not source.splits["train"].count:
+        return "all", "a class has too few images to hold some out"
+    if "test" not in source.cut:
+        return "test", "the folder's own test part"
+    known, sampled = trained_on.overlap(records, every)
+    if not sampled:
+        is_other = bool(records) or _is_other(model, every)
+        why = (
+            "as nothing tells whether it was trained on the others; --split all is all"
+        )
+    else:
+        is_other = known < (1 - _LOST) * sampled
+        why = "as the model was trained on the others"
+    if not is_other:
+        return "test", f"the test part, {why}"
+    if not whole:
+        return "test", "the test part; --split all is all"
+    if known:
+        return "all", "though the model was trained on a part of them"
+    return "all", "as the model was not trained on them"
+
+
+def _is_other(model: pathlib.Path, every: set[str]) -> bool:
+    """Whether the run that a model lies in, of an earlier version, had other images."""
+    from keras_vit.trained_on import hashes
+    from keras_vit_images import image_names
+
+    if model.name != "model.keras":
+        return False  # it may have been put there
+    try:
+        name = json.loads((model.parent / "run.json").read_bytes())["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    folder = pathlib.Path(name)
+    if not folder.is_dir():  # moved since, or none
+        return False
+    return not every & set(hashes(folder / it for it in image_names(folder)))
+
+
+def _told(source: "ImageSource", part: str, why: str) -> Reported:
+    total = sum(split.count for split in source.splits.values())
+    count = f"All {total:,}" if part == "all" else f"{source.part(part).count:,} of"
+    rest = "" if part == "all" else f" {total:,}"
+    return Reported(part, (f"{count}{rest} images are reported on: {why}.",))
