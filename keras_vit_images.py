@@ -12,7 +12,7 @@ import collections
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
@@ -114,11 +114,11 @@ def not_of_the_data(name: str) -> str | None:
     return HIDDEN if name.startswith(".") else None
 
 
-def why_no_image(path: str | os.PathLike[str]) -> str | None:
+def why_no_image(file: pathlib.Path | os.DirEntry[str]) -> str | None:
     """The reason why a file is no image that can be read here; `None` if it may be."""
-    path = os.fspath(path)
-    if not _is(os.path.isfile, path):
-        return DANGLING if os.path.islink(path) else NO_FILE
+    path = os.fspath(file)
+    if not _holds(file.is_file):
+        return DANGLING if file.is_symlink() else NO_FILE
     suffix = os.path.splitext(path)[1].lower()
     if suffix in suffixes():
         return None
@@ -131,9 +131,9 @@ def why_no_image(path: str | os.PathLike[str]) -> str | None:
     return NOT_READ if suffix in _OTHER_SUFFIXES else NO_IMAGE
 
 
-def _is(kind, path: str) -> bool:
+def _holds(question: Callable[[], bool]) -> bool:
     try:
-        return kind(path)
+        return question()
     except OSError:  # a link to itself
         return False
 
@@ -177,12 +177,12 @@ class _Walk:
         for entry in ordered:
             name = within + entry.name
             reason = not_of_the_data(entry.name)
-            if reason is None and _is(os.path.isdir, entry.path):
+            if reason is None and _holds(entry.is_dir):
                 if self._is_new(entry):
                     yield from self.names(f"{name}/")
                     continue
                 reason = READ_ANYWAY
-            reason = reason or why_no_image(entry.path)
+            reason = reason or why_no_image(entry)
             if reason is None:
                 yield name
             else:

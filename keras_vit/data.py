@@ -39,7 +39,8 @@ def load_data(
 
     The same seed gives the same batches in the same order (of data sets over 1 GiB,
     with the same global seed of TensorFlow too). Which images are held out
-    does not depend on it, so no seed shows a model the images it is tested on.
+    does not depend on it, so no seed shows a model the images it is tested on. What a
+    folder was taken for and what was left out of it is in `find_source(name).notes`.
 
     Args:
         name: `"digits"` (bundled with scikit-learn), a folder with one subfolder a

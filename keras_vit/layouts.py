@@ -50,6 +50,9 @@ _PART_WORDS |= {"dev", "eval", "evaluation", "holdout", "extra", "query", "galle
 _IMAGE_WORDS = {"image", "images", "img", "imgs", "jpegimages"}
 _LABEL_WORDS = {"label", "labels", "mask", "masks", "annotation", "annotations"}
 _LABEL_WORDS |= {"segmentation", "segmentations", "bboxes", "groundtruth"}
+# What lies beside the classes and has no images, however many folders it holds.
+_PAPERS = _LABEL_WORDS | {"attributes", "code", "doc", "docs", "lists", "meta"}
+_PAPERS |= {"metadata", "papers", "parts", "scripts"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +85,18 @@ def find_layout(root: pathlib.Path, left_out: LeftOut) -> Layout:
     if inner != root:
         remarks.append(f"The classes are looked for in '{inner}'.")
     subfolders = _subfolders(inner, left_out)
+    _refuse_annotations(inner, subfolders)
+    subfolders = _without_papers(subfolders, left_out)
     splits = _named_splits(inner, subfolders, left_out)
     if splits:
         found = _classes_of_splits(splits, left_out, remarks)
         told = ", ".join(f"{split} '{splits[split].name}'" for split in found)
         remarks.insert(0, f"The folder has splits: {told}.")
         return Layout(found, tuple(remarks))
-    _refuse_annotations(inner, subfolders)
     if inverse := _splits_of_classes(subfolders):
         remarks.append(f"Every class has splits of its own: {', '.join(inverse)}.")
         return Layout(inverse, tuple(remarks))
+    _refuse_a_second_whole(inner, subfolders)
     remarks += _alike(inner, subfolders)
     return Layout({"train": _classes(inner, subfolders, remarks)}, tuple(remarks))
 
@@ -124,7 +129,7 @@ def _unwrapped(root: pathlib.Path, left_out: LeftOut) -> pathlib.Path:
     folder, passed = root, []
     for _ in range(10):  # a link may lead in circles
         aside = LeftOut()
-        subfolders = _subfolders(folder, aside)
+        subfolders = _without_papers(_subfolders(folder, aside), aside)
         if len(subfolders) != 1 or WITHOUT_CLASS in aside.counts:
             break
         passed.append(folder)
@@ -132,8 +137,25 @@ def _unwrapped(root: pathlib.Path, left_out: LeftOut) -> pathlib.Path:
     if len(subfolders) < 2:
         return root
     for outer in passed:
-        _subfolders(outer, left_out)
+        _without_papers(_subfolders(outer, left_out), left_out)
     return folder
+
+
+def _without_papers(
+    subfolders: list[pathlib.Path], left_out: LeftOut
+) -> list[pathlib.Path]:
+    """Those that hold images, or may be meant to."""
+    found = []
+    for it in subfolders:
+        if _words(it.name) & _PAPERS and not _has_image(it):
+            left_out.add(_NO_IMAGES, it)
+        else:
+            found.append(it)
+    return found
+
+
+def _words(name: str) -> set[str]:
+    return set(re.findall(r"[^\W\d_]+", name.lower()))
 
 
 def _split_of(name: str) -> tuple[str, tuple[str, ...]] | None:
@@ -205,7 +227,11 @@ def _classes_of_splits(
                 "part is held out of the training images."
             )
             continue
-        classes = _classes(inner, _subfolders(inner, left_out), remarks)
+        subfolders = _subfolders(inner, left_out)
+        if split == "train":
+            _refuse_a_second_whole(inner, subfolders)
+            remarks += _alike(inner, subfolders)
+        classes = _classes(inner, subfolders, remarks)
         found[split] = _as_named(classes, known, inner) if known else classes
     return found
 
@@ -282,8 +308,7 @@ def _alike(folder: pathlib.Path, subfolders: list[pathlib.Path]) -> list[str]:
     if len(subfolders) < 2 or len(inner) != 1 or len(names := inner.pop()) < 2:
         return []
     outer, shown = [it.name for it in subfolders], ", ".join(names[:5])
-    words = [set(re.findall(r"[^\W\d_]+", name.lower())) for name in outer]
-    if all(_split_of(name) or it & _PART_WORDS for name, it in zip(outer, words)):
+    if all(_split_of(name) or _words(name) & _PART_WORDS for name in outer):
         raise ValueError(
             f"{', '.join(outer[:5])} in '{folder}' hold subfolders of the same names, "
             "so they are parts of the data and no classes; parts that are read are "
@@ -294,15 +319,32 @@ def _alike(folder: pathlib.Path, subfolders: list[pathlib.Path]) -> list[str]:
 
 
 def _refuse_annotations(folder: pathlib.Path, subfolders: list[pathlib.Path]) -> None:
-    words = [set(re.findall(r"[^\W\d_]+", it.name.lower())) for it in subfolders]
-    if any(it & _IMAGE_WORDS for it in words) and any(
-        it & _LABEL_WORDS for it in words
-    ):
+    """Refuses images that lie apart from what says what they show."""
+    images = [it for it in subfolders if _words(it.name) & _IMAGE_WORDS]
+    labels = [it for it in subfolders if _words(it.name) & _LABEL_WORDS]
+    if not images or not labels:
+        return
+    has_classes = any(len(_subfolders(it)) > 1 for it in images)
+    if not has_classes or any(map(_has_image, labels)):
         raise ValueError(
             "Images and their annotations lie apart, as for detection or segmentation; "
             "for a class each, images go into a subfolder a class. Received: "
             f"{', '.join(it.name for it in subfolders)} in '{folder}'"
         )
+
+
+def _refuse_a_second_whole(
+    folder: pathlib.Path, subfolders: list[pathlib.Path]
+) -> None:
+    """Refuses a folder among the classes that has them all once more."""
+    names = {same_name(it.name) for it in subfolders}
+    for it in subfolders:
+        again = names & {same_name(sub.name) for sub in _subfolders(it)}
+        if len(again) > 1:
+            raise ValueError(
+                f"'{it}' holds folders named as those beside it, so it is no class; "
+                f"move it away. Received: {', '.join(sorted(again)[:5])} in both"
+            )
 
 
 def _has_image(folder: pathlib.Path) -> bool:

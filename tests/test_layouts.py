@@ -96,6 +96,9 @@ def test_images_whose_names_tell_the_class_are_refused_with_what_to_do(place, tm
         (["images", "labels"], "Images and their annotations lie apart"),
         (["img", "masks"], "Images and their annotations lie apart"),
         (["train", "test"], "named like splits"),
+        (["train/fold1/a", "train/fold1/b", "train/fold2/a", "train/fold2/b"], "parts"),
+        (["images/a", "images/b", "masks/a", "masks/b"], "annotations lie apart"),
+        (["a", "b", "all/a", "all/b"], "all' holds folders named as those beside it"),
         (["test/a", "test/b", "val/a", "val/b"], "A folder with splits"),
         (
             ["train/a", "train/b", "test/a", "test/b", "more/a", "more/b"],
@@ -116,6 +119,16 @@ def test_a_folder_around_the_classes_is_looked_into_and_told(tmp_path):
     assert found.remarks == (
         f"The classes are looked for in '{tmp_path / 'dataset/dataset'}'.",
     )
+
+
+@pytest.mark.parametrize("beside", ["meta", "Annotation/a", "labels"])
+def test_folders_without_images_beside_the_images_are_counted(beside, tmp_path):
+    paint(tmp_path, "images/a", "images/b")
+    (tmp_path / beside).mkdir(parents=True)
+    (tmp_path / beside / "list.txt").write_text("no image")
+    found = find_images(tmp_path)
+    assert found.class_names == ("a", "b")
+    assert found.left_out.counts == {"folder without images": 1}
 
 
 def test_classes_with_the_same_subfolders_stay_the_classes_and_it_is_told(tmp_path):

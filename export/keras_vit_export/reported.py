@@ -81,14 +81,17 @@ def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
     if "test" not in source.cut:
         return "test", "the folder's own test part"
     known, sampled = trained_on.overlap(records, every)
-    if not sampled:
-        is_other = bool(records) or _is_other(model, every)
-        why = (
-            "as nothing tells whether it was trained on the others; --split all is all"
-        )
-    else:
+    why = "as the model was trained on the others"
+    if sampled:
         is_other = known < (1 - _LOST) * sampled
-        why = "as the model was trained on the others"
+    elif records:  # of a data set that is no folder
+        is_other = True
+    else:
+        theirs = _files_of_run(model)
+        is_other = bool(theirs) and not every & theirs
+        if not theirs or not theirs <= every:
+            why = "as nothing tells whether it was trained on the others"
+            why += "; --split all is all"
     if not is_other:
         return "test", f"the test part, {why}"
     if not whole:
@@ -98,21 +101,21 @@ def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
     return "all", "as the model was not trained on them"
 
 
-def _is_other(model: pathlib.Path, every: set[str]) -> bool:
-    """Whether the run that a model lies in, of an earlier version, had other images."""
+def _files_of_run(model: pathlib.Path) -> set[str]:
+    """Hashes of the data set of the run that a model of an earlier version lies in."""
     from keras_vit.trained_on import hashes
     from keras_vit_images import image_names
 
     if model.name != "model.keras":
-        return False  # it may have been put there
+        return set()  # it may have been put there
     try:
         name = json.loads((model.parent / "run.json").read_bytes())["dataset"]
+        folder = pathlib.Path(name)
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    folder = pathlib.Path(name)
+        return set()
     if not folder.is_dir():  # moved since, or none
-        return False
-    return not every & set(hashes(folder / it for it in image_names(folder)))
+        return set()
+    return set(hashes(folder / it for it in image_names(folder)))
 
 
 def _told(source: "ImageSource", part: str, why: str) -> Reported:
