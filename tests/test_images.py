@@ -43,6 +43,8 @@ KINDS = {
     "i": "PNG",
     "j.jpg_large": "JPEG",
     "k.heic": "JPEG",
+    "l.ppm": "PPM",
+    "m.tga": "TGA",
 }
 
 
