@@ -178,3 +178,26 @@ def fit_array(pixels: np.ndarray, rule: dict[str, Any]) -> np.ndarray:
     return fit_image(
         Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels), **rule
     )
+
+
+def check_pixels(images: np.ndarray) -> None:
+    """Checks that images are pixels in 0..255, not scaled already.
+
+    Raises:
+        ValueError: If one is NaN or outside, or they are floats of 0..1 and not all 0.
+    """
+    if images.dtype == np.uint8 or not images.size:  # they can't be anything else
+        return
+    numbers = images.dtype.kind in "iuf"
+    if not numbers or not ((images >= 0) & (images <= 255)).all():
+        raise ValueError(
+            "Images must be pixels in 0..255, without NaN. Received: "
+            f"{images.dtype}, {images.min()}..{images.max()}"
+            if numbers
+            else f"Images must be pixels in 0..255. Received: {images.dtype}"
+        )
+    if images.dtype.kind == "f" and 0 < images.max() <= 1:
+        raise ValueError(
+            "Images must be pixels in 0..255: models here scale them by themselves. "
+            f"Received: {images.min()}..{images.max()}"
+        )

@@ -104,10 +104,29 @@ def remarks(labels: np.ndarray, probabilities: np.ndarray) -> tuple[str, ...]:
             f"Near chance: top-1 is {top1:.1%} on {count} images, of which the largest "
             f"class has {_largest_share(labels):.1%}."
         )
+    order = _better_order(labels, predictions, probabilities.shape[1])
+    if order:
+        lines.append(
+            f"The classes seem to be in another order: with {order} in place of 0, 1, "
+            f"2 and so on top-1 would be far higher."
+        )
     share = _largest_share(predictions)
     if share >= max(_NEARLY_ALL, _largest_share(labels) + _MORE):
         lines.append(f"{share:.1%} of {count} images get one class.")
     return tuple(lines)
+
+
+def _better_order(labels: np.ndarray, predictions: np.ndarray, count: int) -> str:
+    """For each class that is predicted the one that it mostly is, if that is another
+    order of them and right where the given one is no better than chance."""
+    confusion = np.bincount(count * labels + predictions, minlength=count**2)
+    meant = confusion.reshape(count, count).argmax(axis=0)
+    right = float(np.mean(meant[predictions] == labels))
+    given = float(np.mean(predictions == labels))
+    is_order = sorted(meant) == list(range(count))
+    if not is_order or given > chance_limit(labels) or right < (1 + given) / 2:
+        return ""
+    return ", ".join(map(str, meant[:10])) + (", ..." if count > 10 else "")
 
 
 def _largest_share(classes: np.ndarray) -> float:

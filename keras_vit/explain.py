@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from keras_vit.config import ViTConfig
 from keras_vit.model import config_of
 from keras_vit.pictures import save_figure, show_image
+from keras_vit_pixels import check_pixels
 
 
 def attention_maps(model: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -27,10 +28,12 @@ def attention_maps(model: keras.Model, images: np.ndarray) -> np.ndarray:
         tokens come first, then patches, row by row.
 
     Raises:
-        ValueError: If another function made the model.
+        ValueError: If another function made the model, or images are no pixels in
+            0..255.
 
     Source: https://arxiv.org/abs/1706.03762, equation 1.
     """
+    check_pixels(np.asarray(images))
     blocks = [f"block_{index:02d}_attention" for index in range(config_of(model).depth)]
     inputs = [model.get_layer(f"{name}_norm").output for name in blocks]
     found = keras.Model(model.input, inputs)(np.asarray(images), training=False)

@@ -17,7 +17,7 @@ from keras_vit.batches import (
     made_ahead,
 )
 from keras_vit.config import Preprocessing, check_choice
-from keras_vit_pixels import fit_array
+from keras_vit_pixels import check_pixels, fit_array
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
 CACHE_BYTES = 2**30
@@ -193,7 +193,11 @@ def array_source(
         images: Uint8 array `(count, height, width, c)`, pixels in 0..255.
         labels: Integers `(count,)`.
         rows: Indices of the examples of `"train"`, `"validation"` and `"test"`.
+
+    Raises:
+        ValueError: If images are no pixels in 0..255, as those that are scaled to 0..1.
     """
+    check_pixels(images)
     splits = {
         split: make_split(images[chosen], labels[chosen])
         for split, chosen in rows.items()

@@ -114,6 +114,7 @@ def data_for(
             f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
         )
     if not classifier.named:
+        print("The model names no classes: they are taken for those of the data set.")
         classifier.name_classes(source.class_names)
     records = known_records({KEY: classifier.trained_on})
     reported = choose_part(source, options, records, whole=whole)

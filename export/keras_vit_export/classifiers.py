@@ -9,9 +9,9 @@ import numpy as np
 
 from keras_vit_export import meaning
 from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import PixelScale, check_pixels
+from keras_vit_export.pixel_scale import PixelScale
 from keras_vit_export.runtime import Classifier
-from keras_vit_pixels import fit_image, open_image
+from keras_vit_pixels import check_pixels, fit_image, open_image
 
 if TYPE_CHECKING:
     import keras

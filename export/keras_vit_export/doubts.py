@@ -7,8 +7,9 @@ from keras_vit.evaluation import chance_limit
 from keras_vit_export import meaning
 from keras_vit_export.classifiers import AnyClassifier
 from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import check_pixels, common
+from keras_vit_export.pixel_scale import common
 from keras_vit_export.splits import look_through
+from keras_vit_pixels import check_pixels
 
 # Labelled images that ranges of pixels are compared on.
 IMAGES = 256

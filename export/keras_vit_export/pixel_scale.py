@@ -82,30 +82,6 @@ def common(channels: int) -> list[PixelScale]:
     ]
 
 
-def check_pixels(images: np.ndarray) -> None:
-    """Checks that images are pixels in 0..255, not scaled already.
-
-    Raises:
-        ValueError: If one is NaN or outside, or they are floats of 0..1 and not all 0.
-    """
-    numbers = images.dtype.kind in "iuf"
-    # uint8 can't be anything else.
-    if images.dtype == np.uint8 or not images.size:
-        return
-    if not numbers or not ((images >= 0) & (images <= 255)).all():
-        raise ValueError(
-            "Images must be pixels in 0..255, without NaN. Received: "
-            f"{images.dtype}, {images.min()}..{images.max()}"
-            if numbers
-            else f"Images must be pixels in 0..255. Received: {images.dtype}"
-        )
-    if images.dtype.kind == "f" and 0 < images.max() <= 1:
-        raise ValueError(
-            "Images must be pixels in 0..255: models here scale them by themselves. "
-            f"Received: {images.min()}..{images.max()}"
-        )
-
-
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(number) for number in text.split(","))

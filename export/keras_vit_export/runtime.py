@@ -25,10 +25,9 @@ from keras_vit_export import (
     tables,
 )
 from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import check_pixels
 from keras_vit_export.self_test import UselessError, Verdict, find_self_test
 from keras_vit_files import existing_file
-from keras_vit_pixels import fit_array, fit_image, open_image
+from keras_vit_pixels import check_pixels, fit_array, fit_image, open_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +113,12 @@ class Classifier:
         self.scale, self.scale_source = ends.find_scale(
             self.contract, self._described, self._input, input_scale
         )
+        if not self.scale_source:
+            warnings.warn(
+                f"{name} does not say what range its pixels have: 0..255 is taken. "
+                "input_scale says another.",
+                stacklevel=2,
+            )
         self._logits = logits
         self.name_classes(class_names or self.class_names)
         self.accelerator, self.verdict = "cpu", None
@@ -133,7 +138,7 @@ class Classifier:
     @classmethod
     def of_flatbuffer(cls, content: bytes, num_threads: int = 1) -> Self:
         """A model of this package that carries no contract yet: probabilities."""
-        classifier = cls(content, num_threads)
+        classifier = cls(content, num_threads, input_scale="0..255")
         classifier.meaning = Meaning(meaning.PROBABILITIES, "this package")
         return classifier
 

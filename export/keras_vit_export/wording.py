@@ -130,9 +130,10 @@ def details(report: "Report") -> str:
     for scope in report.protected:
         lines.append(f"In higher precision: {scope}")
     for purpose, split in report.splits.items():
-        lines.append(
-            f"{purpose.capitalize()} on {split['images']} {split['split']} images"
-        )
+        part = f"{split['images']} {split['split']}"
+        if split["split"] == "all":
+            part = f"all {split['images']}"
+        lines.append(f"{purpose.capitalize()} on {part} images")
     lines.append(", ".join(f"{name} {it}" for name, it in report.environment.items()))
     if report.top1 is None:
         lines.append("Top-1 was not measured: no images with labels were given.")

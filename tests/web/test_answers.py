@@ -4,6 +4,7 @@ import base64
 import io
 
 import pytest
+from foreign import converted, described, with_file
 from keras_vit_export import Classifier
 from PIL import Image
 
@@ -122,3 +123,32 @@ def test_files_of_every_kind_are_decoded_as_pillow_does(page, serve, rng, mode):
     here = fit_image(open_image(io.BytesIO(base64.b64decode(sent))), **rule)
     there = page.run(DECODE, sent, rule)
     assert there == here.ravel().tolist()
+
+
+def test_files_of_other_exporters_are_fed_as_their_metadata_say(page, serve, tmp_path):
+    import tensorflow as tf
+
+    model = tmp_path / "other.tflite"
+    content = described(
+        converted(tf.nn.softmax), (127.5,), (127.5,), labels="names.txt"
+    )
+    model.write_bytes(with_file(content, "names.txt", "red\nmüsli\nblue"))
+    page.open(serve(model))
+    same, difference = compare(page, model, photo_files(tmp_path, 6))
+    assert same == 6 and difference < 1e-4
+    assert set(page.choose(next(photo_files(tmp_path, 1)))) == {"red", "müsli", "blue"}
+    assert page.text("doubts") == ""
+
+
+def test_numbers_that_are_no_probabilities_are_not_shown_as_percent(
+    page, serve, tmp_path
+):
+    import tensorflow as tf
+
+    model = tmp_path / "scores.tflite"
+    model.write_bytes(converted(tf.identity))
+    page.open(serve(model))
+    page.choose(next(photo_files(tmp_path, 1)))
+    assert "no probabilities" in page.text("doubts")
+    assert "0..255 is taken" in page.text("doubts")
+    assert "%" not in page.text("results")
