@@ -7,6 +7,7 @@ TensorFlow.
 import argparse
 import contextlib
 import pathlib
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -65,12 +66,22 @@ def open_keras(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
 
 def given_ends(options: argparse.Namespace) -> dict[str, Any]:
     """What options say of a model's two ends, for `open_model`."""
-    labels = getattr(options, "labels", None)
+    labels = options.labels
     return {
         "input_scale": options.input_scale,
         "logits": options.logits,
         "class_names": () if labels is None else read_labels(labels),
     }
+
+
+def say_unknown_scale(source: str) -> None:
+    """Says it where nothing tells what range of pixels a model takes."""
+    if not source:
+        print(
+            "Nothing in the model says what range its pixels have; 0..255 is taken "
+            "(--input-scale says another).",
+            file=sys.stderr,
+        )
 
 
 def read_labels(path: pathlib.Path) -> tuple[str, ...]:

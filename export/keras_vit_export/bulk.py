@@ -24,13 +24,25 @@ import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from keras_vit_export.arguments import check_writable, no_image, write_json
+from keras_vit_export.arguments import (
+    check_writable,
+    given_ends,
+    no_image,
+    say_unknown_scale,
+    write_json,
+)
 from keras_vit_export.terminal import quiet
 from keras_vit_images import LeftOut, image_names
+
+if TYPE_CHECKING:
+    from keras_vit_export.runtime import Classifier
+
+# Its content, and what was said of its ends.
+_Model = tuple[bytes, dict[str, Any]]
 
 COLUMNS = (
     "file",
@@ -61,11 +73,14 @@ class Summary:
         images: Number of rows.
         unreadable: Files whose row has an error in place of a class.
         left_out: What has no row, a line a reason.
+        scale_source: How it is known what range of pixels the model takes; empty if
+            nothing tells.
     """
 
     images: int
     unreadable: tuple[str, ...]
     left_out: tuple[str, ...] = ()
+    scale_source: str = ""
 
 
 def classify_folder(
@@ -73,6 +88,7 @@ def classify_folder(
     folder: str | pathlib.Path,
     output: str | pathlib.Path,
     workers: int | None = None,
+    **ends: Any,
 ) -> Summary:
     """Classifies all images below a folder; goes on where an earlier call stopped.
 
@@ -84,6 +100,8 @@ def classify_folder(
         output: CSV with `COLUMNS`; `file` is relative to the folder, `model` the start
             of the model file's SHA-256. One row an image, also of an unreadable one.
         workers: Processes; all cores if not given.
+        **ends: Of a model of another make: `input_scale`, `logits` and `class_names` of
+            `Classifier`; with them `model` is of the file and of these.
 
     Raises:
         ValueError: If the model or the folder can't be used, or there is a CSV that is
@@ -102,8 +120,11 @@ def classify_folder(
     if not folder.is_dir():
         raise ValueError(f"There is no folder '{folder}', and --output takes one.")
     check_writable(output)
-    content = _tried(model)
-    digest = hashlib.sha256(content).hexdigest()[:12]
+    ends = {name: given for name, given in ends.items() if given}
+    classifier = _tried(model, ends)
+    content = classifier.content
+    marks = repr(sorted(ends.items())).encode() if ends else b""
+    digest = hashlib.sha256(content + marks).hexdigest()[:12]
     left_out = LeftOut()
     total = sum(1 for _ in image_names(folder, left_out))
     if not total:
@@ -113,7 +134,7 @@ def classify_folder(
         images, unreadable = _resume(file, names, digest, output)
         # At least one: images may have come since they were counted.
         workers = max(1, min(workers, -(-(total - images) // CHUNK)))
-        rows = _rows(content, folder, names, workers)
+        rows = _rows((content, ends), folder, names, workers)
         try:
             with contextlib.closing(rows), _progress(images, total) as bar:
                 for chunk in rows:
@@ -125,7 +146,8 @@ def classify_folder(
         except (KeyboardInterrupt, WorkerDiedError) as error:
             kept = f"{images:,} rows are kept in '{output}'; the same command goes on."
             raise type(error)(f"{error} {kept}".strip()) from None
-    return Summary(images, tuple(unreadable), tuple(left_out.lines))
+    source = classifier.scale_source
+    return Summary(images, tuple(unreadable), tuple(left_out.lines), source)
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -139,7 +161,11 @@ def classify(options: argparse.Namespace) -> int:
     folder = options.images[0]
     try:
         summary = classify_folder(
-            options.model, folder, options.output, options.workers
+            options.model,
+            folder,
+            options.output,
+            options.workers,
+            **given_ends(options),
         )
     except WorkerDiedError as error:
         print(f"keras-vit: {' '.join(str(error).split())}", file=sys.stderr)
@@ -153,6 +179,7 @@ def classify(options: argparse.Namespace) -> int:
         )
     for line in summary.left_out:
         print(line)
+    say_unknown_scale(summary.scale_source)
     write_json(
         options.json,
         {"images": summary.images, "unreadable": len(summary.unreadable)},
@@ -160,14 +187,14 @@ def classify(options: argparse.Namespace) -> int:
     return 0
 
 
-def _tried(model: str | pathlib.Path) -> bytes:
-    """A model's file, tried on an image: one that none fits would end every worker."""
+def _tried(model: str | pathlib.Path, ends: dict[str, Any]) -> "Classifier":
+    """A model tried on an image: one that none fits would end every worker."""
     with quiet():
         from keras_vit_export.runtime import Classifier
 
-        classifier = Classifier(model)
+        classifier = Classifier(model, **ends)
         classifier.probabilities([classifier.read(np.zeros((1, 1, 3), "uint8"))])
-    return classifier.content
+    return classifier
 
 
 def _cores() -> int:
@@ -269,7 +296,7 @@ def _is_unreadable(row: list[str]) -> bool:
 
 
 def _rows(
-    model: bytes, folder: pathlib.Path, names: Iterator[str], workers: int
+    model: _Model, folder: pathlib.Path, names: Iterator[str], workers: int
 ) -> Iterator[list[list[str]]]:
     """Rows without the last column, in the order of the names, a chunk at a time."""
     chunks = enumerate(iter(lambda: list(itertools.islice(names, CHUNK)), []))
@@ -304,7 +331,7 @@ def _rows(
 class _Worker:
     """A process that classifies one chunk at a time, seen from the other side."""
 
-    def __init__(self, model: bytes, folder: pathlib.Path):
+    def __init__(self, model: _Model, folder: pathlib.Path):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Which of the names it has in hand, for when it can't say so any more.
@@ -346,7 +373,7 @@ class _Worker:
 
 
 def _work(
-    model: bytes, folder: pathlib.Path, connection: Connection, position: Any
+    model: _Model, folder: pathlib.Path, connection: Connection, position: Any
 ) -> None:
     """What a worker process does: names -> rows, until the other side is gone."""
     from keras_vit_export.runtime import Classifier
@@ -354,7 +381,8 @@ def _work(
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # as in the process that it works for
     with quiet():
-        classifier = Classifier(model)
+        content, ends = model
+        classifier = Classifier(content, **ends)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             names, rows = connection.recv(), []

@@ -15,7 +15,6 @@ from keras_vit_export.options import (
     add_ends,
     add_images,
     add_json,
-    add_labels,
     add_model,
     add_path,
     add_seed_and_json,
@@ -163,7 +162,6 @@ def _add_export(commands) -> None:
     )
     add_dataset(export, required=False)
     add_ends(export)
-    add_labels(export)
     add_split(export, "test")
     export.add_argument(
         "--max-drop",

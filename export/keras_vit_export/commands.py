@@ -18,6 +18,7 @@ from keras_vit_export.arguments import (
     next_free,
     open_keras,
     open_model,
+    say_unknown_scale,
     write_bytes,
     write_json,
     write_together,
@@ -181,7 +182,7 @@ def classify(options: argparse.Namespace) -> int:
 
     check_writable(options.json, read=[options.model, *options.images])
     classifier = open_model(options.model, **given_ends(options))
-    _say_unknown_scale(classifier)
+    say_unknown_scale(classifier.scale_source)
     results, unreadable = {}, 0
     paths, left_out = image_paths(options.images)
     for path in paths:
@@ -202,15 +203,6 @@ def classify(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     write_json(options.json, results)
     return 2 if unreadable or left_out.images else 0
-
-
-def _say_unknown_scale(classifier) -> None:
-    if not classifier.scale_source:
-        print(
-            "Nothing in the model says what range its pixels have; 0..255 is taken "
-            "(--input-scale).",
-            file=sys.stderr,
-        )
 
 
 def _export(model, recipes, images):

@@ -39,10 +39,6 @@ def add_ends(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a model of another make gives logits, though nothing in it says so",
     )
-
-
-def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Names of the classes."""
     add_path(
         parser,
         "--labels",

@@ -322,3 +322,32 @@ def test_mixed_precision_with_an_adapted_normalization_is_exported(pixels):
     model = behind(norm)
     _, report = export(model, "float32", pixels)
     assert report.max_difference < 1e-3
+
+
+@pytest.mark.parametrize("crops", [False, True])
+def test_the_preprocessor_of_a_kerashub_classifier_is_read(crops, pixels):
+    hub = pytest.importorskip("keras_hub", reason="pip install keras-hub")
+    backbone = hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64],
+        stackwise_num_blocks=[1],
+        stackwise_num_strides=[1],
+        block_type="basic_block",
+        image_shape=SHAPE,
+    )
+    converter = hub.layers.ResNetImageConverter(
+        image_size=SHAPE[:2],
+        scale=[1 / 58.4, 1 / 57.1, 1 / 57.4],
+        offset=[-2.12, -2.04, -1.8],
+        crop_to_aspect_ratio=crops,
+        interpolation="bicubic",
+    )
+    preprocessor = hub.models.ResNetImageClassifierPreprocessor(converter)
+    model = hub.models.ResNetImageClassifier(backbone, 3, preprocessor)
+    expected = keras.ops.softmax(model.predict(pixels.astype("float32"), verbose=0))
+    classifier = KerasClassifier(model)
+    np.testing.assert_allclose(classifier.probabilities(pixels), expected, atol=1e-5)
+    resize = "crop" if crops else "stretch"
+    fitted = {"resize": resize, "interpolation": "bicubic"}
+    assert fitted.items() <= classifier.preprocessing.items()

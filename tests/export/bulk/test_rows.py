@@ -8,6 +8,8 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from foreign import converted
 from keras_vit_export import Classifier, bulk
 from keras_vit_export.cli import main
 from sklearn.datasets import load_digits
@@ -166,3 +168,19 @@ def test_no_process_of_a_run_loads_tensorflow(digits, tmp_path):
         capture_output=True,
     )
     assert len(read(output.read_bytes())) == 86
+
+
+@pytest.mark.filterwarnings("ignore:.*what range its pixels have")
+def test_what_is_said_of_a_model_of_another_make_reaches_the_workers(photos, tmp_path):
+    model, output = tmp_path / "scores.tflite", tmp_path / "rows.csv"
+    model.write_bytes(converted(tf.identity))
+    with pytest.raises(ValueError, match="--logits"):
+        bulk.classify_folder(model, photos, output)
+    said = {"logits": True, "input_scale": "0..1", "class_names": ("a", "b", "c")}
+    bulk.classify_folder(model, photos, output, 1, **said)
+    first = read(output)[0]
+    classifier = Classifier(model, **said)
+    best, part = next(iter(classifier(photos / first["file"]).items()))
+    assert (first["class"], first["probability"]) == (best, f"{part:.4f}")
+    with pytest.raises(ValueError, match="answers of another model"):
+        bulk.classify_folder(model, photos, output, 1, logits=True)
