@@ -1,11 +1,9 @@
 """Training around `model.compile` and `model.fit`: recipe in, best model out."""
 
-import contextlib
 import dataclasses
 import pathlib
 import time
 import warnings
-from collections.abc import Iterator
 from typing import Any, Self
 
 import keras
@@ -24,16 +22,19 @@ from keras_vit.callbacks import (
     Progress,
     RestOfEpoch,
 )
+from keras_vit.compiling import (
+    compiled,
+    first_tokens_alone,
+    fits_in_memory,
+    others_frozen,
+)
 from keras_vit.config import ViTConfig
-from keras_vit.distillation import Student, check_teacher, fingerprint
+from keras_vit.distillation import check_teacher, fingerprint
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
-from keras_vit.layers import FirstTokens
 from keras_vit.model import config_of, with_head
-from keras_vit.optimizer import make_optimizer
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
-from keras_vit.switching import switched
 from keras_vit.watching import TensorBoardLogs, draw_training_page
 
 
@@ -246,84 +247,6 @@ def _fit(
                 shuffle=False,  # the data set shuffles itself
                 verbose=verbose if distribution.is_chief(strategy) else 0,
             )
-
-
-def others_frozen(
-    model: keras.Model, recipe: TrainingRecipe
-) -> contextlib.AbstractContextManager[None]:
-    """While the block runs, layers that the recipe does not train are frozen.
-
-    Raises:
-        ValueError: If the recipe names a layer that the model has not.
-    """
-    names = [layer.name for layer in model.layers]
-    for part in recipe.trainable:
-        if not any(name.startswith(part) for name in names):
-            raise ValueError(
-                f"trainable must name layers, of {', '.join(names)}. Received: {part!r}"
-            )
-    frozen = [
-        layer
-        for layer in model.layers
-        if recipe.trainable and not layer.name.startswith(recipe.trainable)
-    ]
-    return switched(frozen, "trainable", False)
-
-
-@contextlib.contextmanager
-def fits_in_memory(batch_size: int) -> Iterator[None]:
-    """Around steps of training: says it in one line if the device has no room for them.
-
-    Raises:
-        MemoryError: If it hasn't.
-    """
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise MemoryError(
-            f"A step of {batch_size} images needs more memory than the device has; take "
-            "a smaller batch size, and accumulation for the rest."
-        ) from error
-
-
-def first_tokens_alone(model: keras.Model) -> contextlib.AbstractContextManager[None]:
-    """While the block runs, training computes no token that the pool does not read.
-
-    Args:
-        model: Built by `build_vit`, to be trained for its own output and no other.
-    """
-    found = [layer for layer in model.layers if isinstance(layer, FirstTokens)]
-    return switched(found, "alone", True)
-
-
-def compiled(
-    model, config: ViTConfig, recipe: TrainingRecipe, data: ImageData, teacher
-) -> keras.Model:
-    """Compiles and builds, so that a checkpoint finds every variable in its place."""
-    if not model.trainable_variables:
-        raise ValueError(
-            "No layer would be trained. Received: trainable="
-            f"{recipe.trainable}, layers {', '.join(it.name for it in model.layers)}"
-        )
-    strategy = model.distribute_strategy
-    steps = recipe.epochs * data.training.steps_per_epoch
-    with strategy.scope():
-        trained = model if teacher is None else Student(model, teacher, recipe)
-        trained.compile(
-            optimizer=make_optimizer(recipe, steps, data.training.batch_size),
-            loss=keras.losses.CategoricalCrossentropy(
-                from_logits=config.head_output == "logits",
-                label_smoothing=recipe.label_smoothing,
-            ),
-            metrics=["accuracy"],
-            # Keras' "auto" leaves XLA off on a CPU; on several replicas it fails.
-            jit_compile=strategy.num_replicas_in_sync == 1,
-        )
-        shape = (data.training.batch_size, *config.image_size, config.channels)
-        images = keras.KerasTensor(shape, "float32")
-        targets = keras.KerasTensor((shape[0], config.num_classes), "float32")
-        trained._symbolic_build(data_batch=(images, targets))
-    return trained
 
 
 def _on_one_device(model: keras.Model) -> keras.Model:

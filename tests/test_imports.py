@@ -38,7 +38,12 @@ RANKS = [
         "keras_vit.optimizer",
         "keras_vit.weights",
     },
-    {"keras_vit.runs", "keras_vit.watching"},
+    {
+        "keras_vit.compiling",
+        "keras_vit.resizing",
+        "keras_vit.runs",
+        "keras_vit.watching",
+    },
     {"keras_vit.training", "keras_vit.explain"},
     {"keras_vit.rehearsal"},
     {"keras_vit"},
