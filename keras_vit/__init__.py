@@ -9,6 +9,7 @@ from keras_vit.data import load_data
 from keras_vit.evaluation import Evaluation
 from keras_vit.model import build_vit, config_of, with_head, with_rgb_input
 from keras_vit.pipeline import ImageData
+from keras_vit.planning import TrainingPlan, plan_training
 from keras_vit.recipes import TrainingRecipe
 from keras_vit.training import TrainingRun, evaluate, train
 from keras_vit.weights import load_checkpoint
@@ -17,6 +18,7 @@ __all__ = [
     "Evaluation",
     "ImageData",
     "Preprocessing",
+    "TrainingPlan",
     "TrainingRecipe",
     "TrainingRun",
     "ViTConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "layers",
     "load_checkpoint",
     "load_data",
+    "plan_training",
     "train",
     "with_head",
     "with_rgb_input",

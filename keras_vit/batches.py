@@ -46,6 +46,7 @@ class TrainingImages:
         batch_size: Images a step, over all workers; of more than there are, all.
         seed: Seed of their order.
         keep: Whether decoded images are kept in memory.
+        passes: How often an epoch goes through all of them.
     """
 
     split: Split
@@ -53,6 +54,7 @@ class TrainingImages:
     batch_size: int
     seed: int
     keep: bool
+    passes: int = 1
 
     def __post_init__(self):
         size = min(self.batch_size, self.split.count)
@@ -61,10 +63,10 @@ class TrainingImages:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches of an epoch: a last, smaller one would make XLA compile anew."""
-        return self.split.count // self.batch_size
+        return self.split.count * self.passes // self.batch_size
 
     @property
-    def passes(self) -> tf.data.Dataset:
+    def batches(self) -> tf.data.Dataset:
         """Batches of images and labels; the next epoch whenever they are gone through."""
         number = itertools.count()
         batches = self.epochs(lambda: next(number) * self.steps_per_epoch)
@@ -123,8 +125,13 @@ class TrainingImages:
         """Batches of examples in memory; images are decoded when the first is due."""
         images, labels = self._kept if self.keep else self.split.arrays
         epoch, begun = divmod(first, self.steps_per_epoch)
-        order = epoch_order(self.split.count, self.seed, epoch, repeats)
-        starts = range(0, self.split.count, self.batch_size)
+        order = np.concatenate(
+            [
+                epoch_order(self.split.count, self.seed, number, repeats)
+                for number in range(epoch * self.passes, (epoch + 1) * self.passes)
+            ]
+        )
+        starts = range(0, len(order), self.batch_size)
         for step, place in enumerate(starts[begun : self.steps_per_epoch], first):
             rows = order[place : place + self.batch_size][share]
             yield step, images[rows], labels[rows]
@@ -140,6 +147,7 @@ class TrainingImages:
         examples = self.split.examples.shuffle(
             SHUFFLE_WINDOW, seed=self.seed * 1_000_003 + epoch
         )
+        examples = examples.repeat(self.passes)
         if repeats > 1:
             examples = examples.flat_map(
                 lambda *example: tf.data.Dataset.from_tensors(example).repeat(repeats)

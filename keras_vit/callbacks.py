@@ -105,6 +105,7 @@ class BestModel(keras.callbacks.Callback):
         epoch: Number of the best epoch before, or 0.
         score: Its accuracy and negative loss, or `None`.
         patience: Epochs without a better one after which training ends; 0 for never.
+        keep: `"best"`, or `"last"` for the last epoch whose loss is a number.
         write: Whether this worker writes the file.
     """
 
@@ -115,10 +116,12 @@ class BestModel(keras.callbacks.Callback):
         epoch: int = 0,
         score: tuple[float, float] | None = None,
         patience: int = 0,
+        keep: str = "best",
         write: bool = True,
     ):
         super().__init__()
         self.patience = patience
+        self.keep = keep
         self.write = write
         self.kept = kept
         self.path = path
@@ -128,7 +131,8 @@ class BestModel(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         score = (float(logs["val_accuracy"]), -float(logs["val_loss"]))
-        if np.isfinite(score[1]) and (self.score is None or score > self.score):
+        better = self.score is None or score > self.score or self.keep == "last"
+        if better and np.isfinite(score[1]):
             self.epoch, self.score = epoch + 1, score
             self._weights = self.kept.get_weights()
             if self.path and self.write:

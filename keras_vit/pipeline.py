@@ -5,6 +5,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from keras_vit.batches import (
     made_ahead,
 )
 from keras_vit.config import Preprocessing, check_choice
+from keras_vit.planning import TrainingPlan, plan_training
 from keras_vit_pixels import check_pixels, fit_array
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
@@ -56,6 +58,11 @@ class ImageData:
     training: TrainingImages
     counts: dict[str, int]
     reported: str = "test"
+
+    def with_passes(self, passes: int) -> Self:
+        """The same, `training` going through all images so often in an epoch."""
+        training = dataclasses.replace(self.training, passes=passes)
+        return dataclasses.replace(self, training=training)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +141,7 @@ class ImageSource:
         return ImageData(
             self.name,
             self.class_names,
-            train=training.passes,
+            train=training.batches,
             validation=in_order("validation"),
             test=in_order(reported),
             sample=sample("train"),
@@ -159,6 +166,20 @@ class ImageSource:
     def paths(self, name: str) -> list[bytes]:
         """Files of a folder's split."""
         return self.splits[name].arrays[0].tolist()
+
+    def plan(self, **given: Any) -> TrainingPlan:
+        """How to train on these images; arguments and errors as in `plan_training`."""
+        count = self.splits["train"].count
+        shape = self.image_shape or self.usual_shape
+        if "flip" not in given and shape is None and self._are_grey():
+            given["flip"] = False  # scanned pages rather than photographs
+        return plan_training(count, self.class_names, shape, **given)
+
+    def _are_grey(self) -> bool:
+        """Whether a few images, spread over all, have three equal channels."""
+        pixels = _spread(self.splits["train"]).map(lambda raw, _: self.decode(raw))
+        images = pixels.take(SAMPLE // 4).as_numpy_iterator()
+        return all((image == image[..., :1]).all() for image in images)
 
     def _check_channels(self, channels: int) -> None:
         given = self.image_shape[-1] if self.image_shape else 3

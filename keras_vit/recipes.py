@@ -6,6 +6,7 @@ import math
 from keras_vit.config import check_choice
 
 DISTILLATIONS = ("hard", "soft")
+KEPT = ("best", "last")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,8 +14,11 @@ class TrainingRecipe:
     """How to train a Vision Transformer; the defaults suit a small one from scratch.
 
     Args:
-        epochs: Passes over the training images.
+        epochs: Epochs: `passes` over the training images, then the validation images.
+        passes: More than 1 for so few images that an epoch would be a handful of steps.
         patience: Epochs without a better one after which training ends; 0 makes all.
+        keep: Which weights are kept: `"best"`, of the epoch that did best on the
+            validation images, or `"last"`, for so few of them that they can't tell.
         learning_rate: Peak of the learning rate, reached after the warm-up; it then
             falls to zero along a cosine.
         batch_size: Images a step that this rate is for; with others, on one machine or
@@ -56,7 +60,9 @@ class TrainingRecipe:
     """
 
     epochs: int = 60
+    passes: int = 1
     patience: int = 0
+    keep: str = "best"
     learning_rate: float = 3e-3
     batch_size: int = 64
     accumulation: int = 1
@@ -81,8 +87,9 @@ class TrainingRecipe:
     def __post_init__(self):
         object.__setattr__(self, "trainable", tuple(self.trainable))
         check_choice("distillation", self.distillation, DISTILLATIONS)
+        check_choice("keep", self.keep, KEPT)
         least = {"epochs": 1, "patience": 0, "batch_size": 1, "accumulation": 1}
-        for name, smallest in {**least, "repeats": 1}.items():
+        for name, smallest in {**least, "passes": 1, "repeats": 1}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < smallest:
                 raise ValueError(

@@ -73,7 +73,7 @@ def train(
     """Trains a model that `build_vit` made and keeps its best weights.
 
     Best means the highest accuracy on the validation images and, among equals, the
-    lowest loss.
+    lowest loss; or the last, if the recipe says so.
 
     Args:
         model: Built by `build_vit` for the images of `data`.
@@ -104,7 +104,7 @@ def train(
         RuntimeError: If the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
-    strategy = model.distribute_strategy
+    data, strategy = data.with_passes(recipe.passes), model.distribute_strategy
     _check_classes(config_of(model), data)
     _check_replicas(recipe, data, strategy)
     teacher, taught = _loaded(teacher)
@@ -185,6 +185,7 @@ class Watch:
             folder and folder / "model.keras",
             **notes.get("best", {}),
             patience=recipe.patience,
+            keep=recipe.keep,
             write=chief,
         )
         ordered = [progress]

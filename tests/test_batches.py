@@ -1,5 +1,7 @@
 """The order of training images is a function of seed and step, wherever they lie."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -74,6 +76,22 @@ def test_repeated_images_share_a_batch_and_an_epoch_stays_as_long(kind):
 
 
 @KINDS
+def test_an_epoch_of_several_passes_shows_every_image_as_often(kind):
+    """Also from any step on, and a batch may reach from one pass into the next."""
+    images = dataclasses.replace(source(kind), passes=2)
+    assert images.steps_per_epoch == 11
+    whole = steps(images, 0, 22)
+    for epoch in (whole[:11], whole[11:]):
+        rows = [row for _, batch in epoch for row in batch]
+        assert len(rows) == 44 and all(rows.count(row) == 2 for row in range(22))
+    if kind != "stream":  # which is shuffled by the pass
+        first, second = np.split(np.array(rows), 2)
+        assert sorted(first) == sorted(second) and (first != second).any()
+    again = dataclasses.replace(source(kind), passes=2)
+    assert steps(again, 5, 22) == whole[5:]
+
+
+@KINDS
 def test_workers_share_the_batch_of_one(kind):
     alone = steps(source(kind, batch_size=5), 2, 6)
     parts = [steps(source(kind, batch_size=5), 2, 6, worker=(i, 2)) for i in (0, 1)]
@@ -93,7 +111,7 @@ def test_fewer_images_than_a_batch_are_one_batch(kind):
 def test_the_data_set_of_passes_is_an_epoch_each_time(kind):
     images = source(kind)
     expected = [batch for _, batch in steps(images, 0, 10)]
-    passes = images.passes
+    passes = images.batches
     assert int(passes.cardinality()) == 5
     found = [
         labels.tolist() for _ in range(2) for _, labels in passes.as_numpy_iterator()
@@ -114,7 +132,7 @@ def test_the_order_is_not_that_of_the_seed_before():
 
 def test_nothing_is_decoded_before_a_batch_is_asked_for():
     images = source("kept")
-    images.passes, images.epochs(lambda: 0)
+    images.batches, images.epochs(lambda: 0)
     assert "_kept" not in vars(images)
-    next(iter(images.passes))
+    next(iter(images.batches))
     assert "_kept" in vars(images)

@@ -16,9 +16,9 @@ def test_from_variant_takes_the_size_from_the_table_and_the_patch_from_the_name(
 @pytest.mark.parametrize("size", VARIANTS)
 def test_any_field_of_a_variant_changes_by_keyword(size):
     config = ViTConfig.from_variant(
-        f"{size}/4", image_size=(8, 12), num_classes=2, depth=3, drop_path=0.5
+        f"{size}/8", image_size=(8, 24), num_classes=2, depth=3, drop_path=0.5
     )
-    assert (config.depth, config.drop_path, config.image_size) == (3, 0.5, (8, 12))
+    assert (config.depth, config.drop_path, config.image_size) == (3, 0.5, (8, 24))
 
 
 def test_a_config_is_frozen(tiny):

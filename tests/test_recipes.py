@@ -13,7 +13,7 @@ from keras_vit.recipes import RECIPES
 from keras_vit.rehearsal import available_memory
 from tests import processes
 
-SMALL = ("nano", "compact", "micro", "Ti", "S", "B")
+SMALL = ("nano", "compact", "compact3", "micro", "Ti", "S", "B")
 SIZES = (*SMALL, "L", "H", "g")
 # Weights and two moments, before and after the step, its gradients, and the copy that
 # is kept of the best epoch: eight times the weights.
@@ -29,7 +29,7 @@ SAMPLED = [
     ("augreg", "mixed_bfloat16", "compact"),
     ("deit", "float32", "micro"),
     ("deit", "mixed_bfloat16", "compact"),
-    ("finetune", "float32", "compact"),
+    ("finetune", "float32", "compact3"),
     ("finetune", "mixed_bfloat16", "nano"),
     ("linear_probe", "float32", "S"),
     ("linear_probe", "mixed_bfloat16", "B"),

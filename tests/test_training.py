@@ -135,6 +135,17 @@ def test_the_best_epoch_is_the_most_accurate_then_the_least_lossy(model):
     np.testing.assert_array_equal(head.bias, [2, 2])
 
 
+def test_the_last_epoch_is_kept_where_the_recipe_says_so(model):
+    best = BestModel(model, keep="last")
+    bias = model.get_layer("head").logits.bias
+    for epoch, loss in enumerate((0.1, 2.0, np.nan)):
+        bias.assign(np.full(2, epoch))
+        best.on_epoch_end(epoch, {"val_accuracy": 1 - epoch / 4, "val_loss": loss})
+    best.restore()
+    assert best.epoch == 2
+    np.testing.assert_array_equal(bias, [1, 1])
+
+
 def test_without_any_number_for_a_loss_there_is_no_best_model(model):
     best = BestModel(model)
     best.set_model(model)

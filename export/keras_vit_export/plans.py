@@ -5,7 +5,6 @@ Functions import what they need, as TensorFlow is slow to.
 
 import argparse
 import dataclasses
-import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -16,39 +15,6 @@ if TYPE_CHECKING:
     from keras_vit.pipeline import ImageSource
 
 DEMO_EPOCHS = 80
-
-
-def new_config(
-    source: "ImageSource",
-    variant: str | None = None,
-    image_size: tuple[int, int] | None = None,
-    resize: str = "stretch",
-) -> "ViTConfig":
-    """A configuration for new images; sizes that were not given follow from them."""
-    from keras_vit import ViTConfig
-
-    height, width, channels = source.image_shape or source.usual_shape or (224, 224, 3)
-    if max(height, width) > 64:
-        height, width = 224, 224
-    height, width = image_size or (height, width)
-    side = max(height, width)
-    variant = variant or (
-        "nano/2" if side <= 16 else "nano/4" if side <= 64 else "Ti/16"
-    )
-    config = {
-        "num_classes": len(source.class_names),
-        "class_names": source.class_names,
-        "channels": channels,
-        "resize": resize,
-    }
-    if image_size is None:
-        patch = variant.partition("/")[2]
-        # Sizes of the user's own are taken as they are; ours are made to fit.
-        patch = int(patch) if patch.isdecimal() and int(patch) else 1
-        height, width = (
-            math.ceil(length / patch) * patch for length in (height, width)
-        )
-    return ViTConfig.from_variant(variant, image_size=(height, width), **config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +30,8 @@ class Plan:
         precision: Name of Keras' dtype policy.
         origin: A `.keras` file to start from, or `None`.
         teacher: A `.keras` file to learn from, or `None`.
+        image_size: Height and width for the model of `origin`, or `None` for its own.
+        reasons: Sentences on what follows from the number of images.
     """
 
     source: "ImageSource"
@@ -74,6 +42,8 @@ class Plan:
     precision: str = "float32"
     origin: str | None = None
     teacher: pathlib.Path | str | None = None
+    image_size: tuple[int, int] | None = None
+    reasons: tuple[str, ...] = ()
 
 
 def demo_plan(source: "ImageSource", epochs: int = DEMO_EPOCHS, seed: int = 0) -> Plan:
@@ -83,8 +53,10 @@ def demo_plan(source: "ImageSource", epochs: int = DEMO_EPOCHS, seed: int = 0) -
     chosen on validation images; 19 steps an epoch bear twice the default rate.
     """
     from keras_vit import TrainingRecipe
+    from keras_vit.planning import new_config
 
-    config = dataclasses.replace(new_config(source), drop_path=0.1)
+    config = new_config(source.class_names, source.image_shape)
+    config = dataclasses.replace(config, drop_path=0.1)
     recipe = TrainingRecipe(
         epochs=epochs, learning_rate=6e-3, weight_decay=0.3, random_erasing=0.25
     )
@@ -100,25 +72,41 @@ _DEFAULTS = {
 
 
 def new_plan(options: argparse.Namespace) -> Plan:
-    """The plan that the options of `train` make."""
+    """The plan that follows from the options of `train` and the number of images."""
     from keras_vit.config import check_choice
-    from keras_vit.recipes import DEFAULT_RECIPE, OF_TRAINED_MODELS, RECIPES
+    from keras_vit.recipes import OF_TRAINED_MODELS, RECIPES
 
     if options.dataset is None:
         raise ValueError("--dataset is needed.")
-    name = options.recipe or DEFAULT_RECIPE
-    check_choice("--recipe", name, RECIPES)
-    if name in OF_TRAINED_MODELS and options.origin is None:
-        raise ValueError(f"--recipe {name} needs --from, a trained model.")
+    if options.recipe:
+        check_choice("--recipe", options.recipe, RECIPES)
+    if options.recipe in OF_TRAINED_MODELS and options.origin is None:
+        raise ValueError(f"--recipe {options.recipe} needs --from, a trained model.")
     _check_size(options, options.origin)
     source = find_source(options)
-    resize = options.resize or "stretch"
-    config = new_config(source, options.variant, options.image_size, resize)
-    if source.shape_note and not options.origin:
-        print(f"{source.shape_note}: {_taken(config)}")
-    config = _taught(config) if options.teacher else config
+    trained = options.origin is not None
+    made = source.plan(
+        recipe=RECIPES.get(options.recipe),
+        batch_size=options.batch_size,
+        variant=options.variant,
+        image_size=None if trained else options.image_size,
+        resize=options.resize or "stretch",
+        trained=trained,
+        **_given_fields(options),
+    )
+    if source.shape_note and not trained:
+        print(f"{source.shape_note}: {_taken(made.config)}")
+    config = _taught(made.config) if options.teacher else made.config
     config = dataclasses.replace(config, drop_path=options.drop_path or 0.0)
-    return _plan(options, source, config, RECIPES[name], _DEFAULTS)
+    return Plan(
+        source,
+        config,
+        made.recipe,
+        made.batch_size,
+        image_size=options.image_size if trained else None,
+        reasons=made.reasons,
+        **_chosen(options, _DEFAULTS),
+    )
 
 
 def _taken(config: "ViTConfig") -> str:
@@ -134,6 +122,7 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     """
     from keras_vit import TrainingRecipe, ViTConfig
     from keras_vit.config import check_choice
+    from keras_vit.planning import new_config, with_fields
     from keras_vit.recipes import RECIPES
 
     stored = _DEFAULTS | stored
@@ -151,13 +140,19 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     resize = options.resize or config.resize
     size = options.image_size or config.image_size
     if options.variant:
-        config = new_config(source, options.variant, size, resize)
+        shape = source.class_names, source.image_shape
+        config = new_config(*shape, options.variant, size, resize)
         config = _taught(config) if options.teacher or stored["teacher"] else config
     config = dataclasses.replace(
         config, image_size=size, resize=resize, drop_path=drop_path
     )
     recipe = RECIPES.get(options.recipe) or _restored(TrainingRecipe, stored["recipe"])
-    return _plan(options, source, config, recipe, stored)
+    given = stored["batch_size"] if options.batch_size is None else options.batch_size
+    batch_size = min(given, source.splits["train"].count)
+    recipe = with_fields(recipe, batch_size, **_given_fields(options))
+    chosen = _chosen(options, stored)
+    size = config.image_size if chosen["origin"] else None
+    return Plan(source, config, recipe, batch_size, image_size=size, **chosen)
 
 
 def _restored(kind: type, fields: dict[str, Any]) -> Any:
@@ -170,33 +165,20 @@ def _restored(kind: type, fields: dict[str, Any]) -> Any:
 
 
 def _check_size(options: argparse.Namespace, origin: object) -> None:
-    shape = (options.variant, options.image_size, options.resize, options.teacher)
+    shape = (options.variant, options.resize, options.teacher)
     if origin and (any(shape) or options.drop_path is not None):
         raise ValueError(
-            "--from brings its own size, so --variant, --image-size, --resize, "
-            "--drop-path and --teacher don't go with it."
+            "--from brings its own size, so --variant, --resize, --drop-path and "
+            "--teacher don't go with it; --image-size does."
         )
 
 
-def _plan(options: argparse.Namespace, source, config, recipe, stored) -> Plan:
-    """A plan of what options give and, where they give nothing, of what is stored."""
-
-    def given(name: str) -> Any:
-        value = getattr(options, name)
-        return stored[name] if value is None else value
-
-    batch_size = min(given("batch_size"), source.splits["train"].count)
-    origin = given("origin")
-    return Plan(
-        source,
-        config,
-        _changed(recipe, options, batch_size),
-        batch_size=batch_size,
-        seed=given("seed"),
-        precision=given("precision"),
-        origin=None if origin is None else str(origin),
-        teacher=given("teacher"),
-    )
+def _chosen(options: argparse.Namespace, stored: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a plan by options and, where they give nothing, as they are stored."""
+    names = ("seed", "precision", "origin", "teacher")
+    given = {name: getattr(options, name) for name in names}
+    found = {k: stored[k] if value is None else value for k, value in given.items()}
+    return found | {"origin": None if found["origin"] is None else str(found["origin"])}
 
 
 def _taught(config: "ViTConfig") -> "ViTConfig":
@@ -205,20 +187,13 @@ def _taught(config: "ViTConfig") -> "ViTConfig":
     return dataclasses.replace(config, positions_cover_prefix=None, **tokens)
 
 
-def _changed(
-    recipe: "TrainingRecipe", options: argparse.Namespace, batch_size: int
-) -> "TrainingRecipe":
-    """A training recipe with the fields that options change."""
+def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of the training recipe that options give."""
     names = ("epochs", "patience", "learning_rate", "accumulation", "distillation")
     given = {name: getattr(options, name) for name in names}
     given["flip"] = options.flip or None
     given |= dict(map(_recipe_field, options.set))
-    given = {name: value for name, value in given.items() if value is not None}
-    if "learning_rate" in given:
-        # It is meant as it is, so it is that of the batches to come.
-        accumulation = given.get("accumulation", recipe.accumulation)
-        given["batch_size"] = max(batch_size, 1) * max(accumulation, 1)
-    return dataclasses.replace(recipe, **given)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _recipe_field(text: str) -> tuple[str, Any]:

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
+import textwrap
 from typing import Any
 
 from keras_vit_export.arguments import check_writable, write_json
@@ -42,6 +43,8 @@ def train(options: argparse.Namespace) -> int:
         if chief and not options.go_on:
             new_folder(folder)
         plan, steps = new_plan(options), options.checkpoint_steps or 0
+        if chief:
+            _print_reasons(plan)
     try:
         _, data, run = trained(
             plan, folder, strategy, resume=resume, checkpoint_steps=steps
@@ -191,6 +194,12 @@ def _dry_run(options) -> int:
     figures = {"parameters": parameters, "estimated_memory_bytes": needed}
     write_json(options.json, figures | dataclasses.asdict(found))
     return 0
+
+
+def _print_reasons(plan: Plan) -> None:
+    """One paragraph, where the number of images decided something."""
+    if plan.reasons:
+        print("\n".join(textwrap.wrap(" ".join(plan.reasons), 88)))
 
 
 def _print_plan(plan: Plan, config, parameters: int) -> None:

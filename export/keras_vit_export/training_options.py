@@ -24,20 +24,21 @@ def add_train(commands) -> None:
         "--from",
         "KERAS",
         "a trained .keras file to start from; its head is made anew if the classes "
-        "differ",
+        "differ, its positions are resized if --image-size does",
         dest="origin",
     )
     train.add_argument(
         "--variant",
         help="size and patch side, such as nano/2, micro/4 or Ti/16 "
-        "(default: by the size of the images)",
+        "(default: by the size and the number of the images)",
     )
     train.add_argument(
         "--image-size",
         type=image_size,
         metavar="PIXELS",
         help="side of the square the model sees, or HEIGHTxWIDTH "
-        "(default: that of the images up to 64 pixels, else 224)",
+        "(default: that of the images up to 64 pixels, else 64 for fewer than 20,000 "
+        "training images and 224 for more; of --from, the model's)",
     )
     _add_training(train)
     _add_run(train)
@@ -58,7 +59,8 @@ def _add_training(train) -> None:
     train.add_argument(
         "--batch-size",
         type=int,
-        help="images a step, over all workers together (default: 64)",
+        help="images a step, over all workers together (default: 64, or 32 where "
+        "images are few)",
     )
     train.add_argument(
         "--accumulation",
@@ -100,7 +102,10 @@ def _add_training(train) -> None:
         "trainable=head,final_norm,block_11; may be given several times",
     )
     train.add_argument(
-        "--flip", action="store_true", help="mirror images at random in training"
+        "--flip",
+        action="store_true",
+        help="mirror images at random in training (few colour photographs are anyway, "
+        "but for --set flip=false)",
     )
     train.add_argument(
         "--resize",
@@ -116,7 +121,9 @@ def _add_run(train) -> None:
         "--resume",
         "RUN",
         "go on with a run that was interrupted, from its newest checkpoint and with its "
-        "settings; --data-dir and --broken are to be given again",
+        "settings; with one that is finished, to more --epochs; with one whose loss was "
+        "no number, at a lower --learning-rate; --data-dir and --broken are to be given "
+        "again",
     )
     train.add_argument(
         "--checkpoint-steps",
