@@ -16,6 +16,10 @@ from keras_vit.files import load_model, save_model
 from keras_vit_files import whole_file
 
 
+class NoNumberError(RuntimeError):
+    """A loss that is infinite or no number, which a lower learning rate may mend."""
+
+
 class Progress(keras.callbacks.Callback):
     """Counts the steps, and ends training at one whose loss is no number.
 
@@ -30,7 +34,7 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self.done += 1
         if not np.isfinite(float(logs["loss"])):
-            raise RuntimeError(
+            raise NoNumberError(
                 f"The loss became {float(logs['loss'])} at step {self.done}; a lower "
                 "learning rate may help."
             )
@@ -144,10 +148,10 @@ class BestModel(keras.callbacks.Callback):
         """Gives the model the best weights back.
 
         Raises:
-            RuntimeError: If there are none, as no epoch's loss was a number.
+            NoNumberError: If there are none, as no epoch's loss was a number.
         """
         if self.score is None:
-            raise RuntimeError(
+            raise NoNumberError(
                 "The loss of the validation images was never a number; a lower learning "
                 "rate may help."
             )
@@ -169,6 +173,7 @@ class Checkpoints(keras.callbacks.Callback):
         history: Its rows go into the checkpoint.
         best: Its score goes into the checkpoint.
         write: Whether this worker writes.
+        restore: Whether the first epoch begins from a checkpoint.
     """
 
     def __init__(
@@ -180,6 +185,7 @@ class Checkpoints(keras.callbacks.Callback):
         history: History,
         best: BestModel,
         write: bool = True,
+        restore: bool = False,
     ):
         super().__init__()
         self.run = run
@@ -189,7 +195,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.history = history
         self.best = best
         self.write = write
-        self._resumed = progress.done > 0
+        self._resumed = restore
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         if self._resumed:

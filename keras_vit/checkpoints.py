@@ -82,6 +82,20 @@ def newest(run: pathlib.Path) -> dict[str, Any] | None:
     return next(filter(None, map(_notes, reversed(_all(run)))), None)
 
 
+def keep_finite(run: pathlib.Path) -> bool:
+    """Removes checkpoints that are damaged or hold a number that is none.
+
+    Returns:
+        Whether one is left.
+    """
+    for folder in _all(run):
+        if _notes(folder) is None or not all(
+            np.isfinite(array).all() for array in load_file(folder / _STATE).values()
+        ):
+            shutil.rmtree(folder)
+    return bool(_all(run))
+
+
 def damaged(run: pathlib.Path) -> list[pathlib.Path]:
     """Those after the newest whole one: cut off, or a part of them is missing."""
     return list(itertools.takewhile(lambda it: _notes(it) is None, reversed(_all(run))))

@@ -1,6 +1,8 @@
 """The folder of a training run: what it holds and when it may be written."""
 
 import csv
+import dataclasses
+import itertools
 import json
 import pathlib
 import shutil
@@ -13,61 +15,146 @@ import tensorflow as tf
 from keras_vit import checkpoints, pictures
 from keras_vit.evaluation import Evaluation
 from keras_vit.pipeline import ImageData
+from keras_vit.recipes import TrainingRecipe
 from keras_vit_files import new_folder, write_json
 
 TRAINING_PAGE = "training_images.png"
 # Settings that a run may go on without.
 FREE = ("checkpoint_steps",)
+# What may differ once a run has ended: with its last epoch, or by a loss that was no
+# number. A given learning rate brings the batch size that it is for.
+_RATE = ("recipe.learning_rate", "recipe.batch_size")
+_MORE = ("recipe.epochs", *_RATE)
 
 
 def open_folder(
-    path: str | pathlib.Path, settings: dict[str, Any], resume: bool
-) -> pathlib.Path:
-    """Makes the folder of a run, or finds it again.
+    path: str | pathlib.Path,
+    settings: dict[str, Any],
+    resume: bool,
+    write: bool = True,
+) -> dict[str, Any]:
+    """Makes the folder of a run, or finds it again; gives what `run.json` then holds.
 
     Args:
         path: Where it is.
         settings: What decides about the run; `run.json` holds it from the first moment.
         resume: Whether it must be there.
+        write: Whether this worker writes.
 
     Raises:
         ValueError: If it is there and must not be, or the other way round, or was made
-            with other settings.
+            with other settings, or is finished and gets no more epochs.
     """
     if not resume:
         folder = new_folder(path)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", settings)
-        return folder
+        return settings
     folder = pathlib.Path(path)
-    stored = read_settings(folder)
+    report = read_settings(folder)
     names = [name for name in settings if name not in FREE]
     given = _flat(json.loads(json.dumps({name: settings[name] for name in names})))
-    stored = _flat({name: stored.get(name) for name in names})
-    differing = [
-        f"{name} was {stored.get(name)!r}, is {given.get(name)!r}"
+    stored = _flat({name: report.get(name) for name in names})
+    changed = {
+        name: (stored.get(name), given.get(name))
         for name in sorted(stored.keys() | given.keys())
         if stored.get(name) != given.get(name)
-    ]
-    if differing:
+    }
+    check_more_epochs(folder, report, settings["recipe"]["epochs"])
+    done = report["epochs"] if "top1" in report else 0
+    free = _MORE if done else _RATE if "no_number_at_step" in report else ()
+    if differing := [
+        f"{name} was {was!r}, is {now!r}"
+        for name, (was, now) in changed.items()
+        if name not in free
+    ]:
         raise ValueError(
             f"'{folder}' was begun with other settings: {'; '.join(differing)}"
         )
-    return folder
+    if not changed:
+        return report
+    report = _reopened(folder, report, settings["recipe"], changed, done)
+    if write:
+        if "restarted_after" in report:
+            checkpoints.remove(folder)
+        write_json(folder / "run.json", report)
+    return report
+
+
+def _reopened(
+    folder: pathlib.Path, report, recipe: dict[str, Any], changed, done: int
+) -> dict[str, Any]:
+    """What `run.json` says of a run that had ended and goes on with what is changed."""
+    kept = dict(itertools.takewhile(lambda it: it[0] != "top1", report.items()))
+    kept.pop("no_number_at_step", None)
+    if not done and not checkpoints.keep_finite(folder):
+        # The model that was kept is all that is left.
+        done = kept_row(read_history(folder), report["recipe"]["keep"])["epoch"]
+    at = f"epoch {done}" if done else f"step {checkpoints.newest(folder)['step']}"
+    changes = {name.partition(".")[2]: pair for name, pair in changed.items()}
+    kept["recipe"] = recipe
+    kept["changed"] = [*report.get("changed", []), {"after": at, **changes}]
+    return kept | ({"restarted_after": done} if done else {})
+
+
+def start_of(
+    folder: pathlib.Path, report: dict[str, Any], steps_per_epoch: int
+) -> dict[str, Any]:
+    """Where a run goes on: the notes of its newest checkpoint, or made of its files.
+
+    Of a run that had ended and gets more epochs there is no checkpoint at first: it goes
+    on from its best model, as `restarted_after` epochs of `history.csv` left it.
+
+    Args:
+        folder: The run's folder.
+        report: What `open_folder` gave.
+        steps_per_epoch: Steps of an epoch.
+    """
+    if notes := checkpoints.newest(folder):
+        return notes
+    epochs = report.get("restarted_after", 0)
+    rows = read_history(folder)[:epochs] if epochs else []
+    if not rows:
+        return {"step": 0, "history": []}
+    best = kept_row(rows, report["recipe"]["keep"])
+    score = best["val_accuracy"], -best["val_loss"]
+    return {
+        "step": epochs * steps_per_epoch,
+        "history": rows,
+        "best": {"epoch": best["epoch"], "score": score},
+        "restarts": True,
+    }
 
 
 def read_settings(folder: pathlib.Path) -> dict[str, Any]:
-    """What an unfinished run was begun with.
+    """What a run was begun with, and its figures if it is finished.
 
     Raises:
-        ValueError: If there is no run, or it can't be read, or it is finished.
+        ValueError: If there is no run, or it can't be read.
     """
     if not (folder / "run.json").is_file():
         raise ValueError(f"There is no run to resume in '{folder}'.")
-    stored = _read_report(folder)
-    if "top1" in stored:
-        raise ValueError(f"The run in '{folder}' is finished.")
-    return stored
+    found = _read_report(folder)
+    if isinstance(found["recipe"], dict):
+        # Runs of earlier versions lack fields that came later, and had their defaults.
+        found["recipe"] = dataclasses.asdict(TrainingRecipe()) | found["recipe"]
+    return found
+
+
+def check_more_epochs(
+    folder: pathlib.Path, report: dict[str, Any], epochs: int | None
+) -> None:
+    """Raises a `ValueError` if a run is finished and does not get more epochs."""
+    if "top1" in report and (epochs or 0) <= report["epochs"]:
+        raise ValueError(
+            f"The run in '{folder}' is finished; it goes on with --epochs of more than "
+            f"its {report['epochs']}. Received: {epochs}"
+        )
+
+
+def note_no_number(folder: pathlib.Path, step: int) -> None:
+    """Notes at which step the loss was no number, which another rate may mend."""
+    write_json(folder / "run.json", _read_report(folder) | {"no_number_at_step": step})
 
 
 def is_finished(folder: pathlib.Path) -> bool:
@@ -99,7 +186,9 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def leave_what_was_finished(folder: pathlib.Path) -> None:
     """After an interruption: curves of the finished epochs, or no folder at all."""
     if (folder / "model.keras").exists():
-        pictures.draw_curves(_read_history(folder), folder / "curves.png")
+        rows = read_history(folder)
+        columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
+        pictures.draw_curves(columns, folder / "curves.png")
         return
     if not checkpoints.newest(folder):
         checkpoints.remove(folder)
@@ -110,10 +199,19 @@ def leave_what_was_finished(folder: pathlib.Path) -> None:
             folder.rmdir()
 
 
-def _read_history(folder) -> dict[str, list[float]]:
+def read_history(folder: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of `history.csv`."""
     with open(folder / "history.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+def kept_row(rows: list[dict[str, float]], keep: str) -> dict[str, float]:
+    """The row of the epoch whose model was kept."""
+    finite = [row for row in rows if np.isfinite(row["val_loss"])]
+    if keep == "last":
+        return finite[-1]
+    return max(finite, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
 
 
 def finish(
@@ -141,7 +239,7 @@ def finish(
     figures = {
         "top1": evaluation.top1,
         "top5": evaluation.top5,
-        "val_top1": max(history["val_accuracy"]),
+        "val_top1": history["val_accuracy"][best_epoch - 1],
         "epochs": len(history["loss"]),
         "best_epoch": best_epoch,
     }

@@ -18,6 +18,7 @@ from keras_vit.callbacks import (
     BestModel,
     Checkpoints,
     History,
+    NoNumberError,
     Pace,
     Progress,
     RestOfEpoch,
@@ -90,7 +91,10 @@ def train(
             same classes.
         origin: Where the model's first weights come from, for `run.json`.
         resume: Whether to go on from the newest checkpoint in `output`. On one CPU the
-            end is that of a run which was never interrupted, to the last bit.
+            end is that of a run which was never interrupted, to the last bit. A run
+            that is finished goes on to a recipe of more epochs, from its best model
+            with a new optimizer and a new course of the learning rate; one whose loss
+            was no number, with another learning rate from its newest whole checkpoint.
         checkpoint_steps: Steps between checkpoints within an epoch; each epoch begins
             with one anyway.
         verbose: Of `model.fit`.
@@ -101,7 +105,7 @@ def train(
             classes; if no layer would be trained; or if a batch is no multiple of the
             devices.
         MemoryError: If a batch is larger than the memory of the device.
-        RuntimeError: If the loss became infinite or no number.
+        NoNumberError: A RuntimeError, if the loss became infinite or no number.
     """
     recipe = recipe or TrainingRecipe()
     data, strategy = data.with_passes(recipe.passes), model.distribute_strategy
@@ -113,13 +117,17 @@ def train(
     if resume and output is None:
         raise ValueError("A run that goes on needs its folder. Received: output=None")
     _seed_everything(model, seed)
-    folder = None if output is None else pathlib.Path(output)
+    folder, report = None if output is None else pathlib.Path(output), {}
     chief = distribution.is_chief(strategy)
     if folder and (chief or resume):
         given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
         settings = _settings(model, data, recipe) | given | taught
-        runs.open_folder(folder, settings, resume)
-    notes = (resume and checkpoints.newest(folder)) or {"step": 0, "history": []}
+        report = runs.open_folder(folder, settings, resume, chief)
+    notes = {"step": 0, "history": []}
+    if resume:
+        notes = runs.start_of(folder, report, data.training.steps_per_epoch)
+        if "restarts" in notes:
+            model.set_weights(load_model(folder / "model.keras").get_weights())
     distribution.check_same_everywhere(strategy, notes["step"])
     watch = Watch.of(model, data, recipe, folder, notes, checkpoint_steps)
     start = time.monotonic()
@@ -130,10 +138,13 @@ def train(
             batches = training_batches(
                 model, recipe, data, seed, watch.progress, watch.pace
             )
-            _fit(model, recipe, data, batches, teacher, watch, verbose)
+            restarted = report.get("restarted_after", 0)
+            _fit(model, recipe, data, batches, teacher, watch, verbose, restarted)
             watch.best.restore()
-        except BaseException:
+        except BaseException as error:
             if folder and chief:
+                if isinstance(error, NoNumberError):
+                    runs.note_no_number(folder, watch.progress.done)
                 runs.leave_what_was_finished(folder)
             raise
         figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
@@ -195,7 +206,10 @@ class Watch:
         if folder:
             steps = data.training.steps_per_epoch, checkpoint_steps
             watched = progress, history, best
-            ordered.append(Checkpoints(folder, *steps, *watched, write=chief))
+            begun = notes["step"] > 0 and "restarts" not in notes
+            ordered.append(
+                Checkpoints(folder, *steps, *watched, write=chief, restore=begun)
+            )
         ordered += [pace, history, best]
         if folder and chief:
             page = folder / runs.TRAINING_PAGE
@@ -216,7 +230,7 @@ def _settings(model, data: ImageData, recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def _fit(
-    model, recipe, data: ImageData, batches, teacher, watch: Watch, verbose
+    model, recipe, data: ImageData, batches, teacher, watch: Watch, verbose, restarted
 ) -> None:
     """Compiles and fits, on whatever devices the model was built for."""
     config, strategy = config_of(model), model.distribute_strategy
@@ -237,7 +251,7 @@ def _fit(
     ):
         # What is left of an epoch is shorter than Keras expects.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        trained = compiled(model, config, recipe, data, teacher)
+        trained = compiled(model, config, recipe, data, teacher, restarted)
         with distribution.on_replicas(trained):
             trained.fit(
                 batches,

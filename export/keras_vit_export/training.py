@@ -25,6 +25,7 @@ def train(options: argparse.Namespace) -> int:
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
         from keras_vit import distribution
+        from keras_vit.callbacks import NoNumberError
         from keras_vit.runs import is_finished
     folder = options.resume or options.output
     # Before the other workers are waited for: they may have gone.
@@ -51,6 +52,11 @@ def train(options: argparse.Namespace) -> int:
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(folder)) from None
+    except NoNumberError as error:
+        if not (folder / "run.json").exists():  # nothing was finished
+            raise
+        way = f"--resume {folder} --learning-rate with a lower one goes on before it."
+        raise RuntimeError(f"{error} {way}") from error
     if chief:
         _print_run(run, data, folder)
         figures = {"top1": run.evaluation.top1, "best_epoch": run.best_epoch}
@@ -61,12 +67,26 @@ def train(options: argparse.Namespace) -> int:
 def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
     """The plan of a run that goes on, and its steps between checkpoints."""
     from keras_vit import checkpoints
-    from keras_vit.runs import read_settings
+    from keras_vit.runs import check_more_epochs, read_settings
 
     stored = read_settings(folder)
+    check_more_epochs(folder, stored, options.epochs)
     plan = resumed_plan(options, stored)
+    if "top1" in stored:
+        print(
+            f"Going on after epoch {stored['epochs']}, from '{folder / 'model.keras'}', "
+            "with a new optimizer and a new course of the learning rate."
+        )
+        return plan, options.checkpoint_steps or stored.get("checkpoint_steps", 0)
     for path in checkpoints.damaged(folder):
         print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
+    if "no_number_at_step" in stored and options.learning_rate is None:
+        print(
+            f"At step {stored['no_number_at_step']} the loss was no number; "
+            "--learning-rate with a lower one goes on from before it."
+        )
+    elif "no_number_at_step" in stored:
+        print("Going on with another learning rate, where all weights were numbers.")
     notes = checkpoints.newest(folder)
     print(f"Going on after step {notes['step'] if notes else 0}.")
     if options.checkpoint_steps is None:
@@ -166,12 +186,14 @@ def _dry_run(options) -> int:
         from keras_vit import rehearsal
         from keras_vit.distillation import check_teacher
         from keras_vit.files import load_model
-        from keras_vit.runs import read_settings
-    plan = (
-        resumed_plan(options, read_settings(options.resume))
-        if options.resume
-        else new_plan(options)
-    )
+        from keras_vit.runs import check_more_epochs, read_settings
+    if options.resume:
+        stored = read_settings(options.resume)
+        check_more_epochs(options.resume, stored, options.epochs)
+        plan = resumed_plan(options, stored)
+    else:
+        plan = new_plan(options)
+    _print_reasons(plan)
     model, data = _built(plan)
     teacher = load_model(plan.teacher) if plan.teacher else None
     if teacher:
