@@ -23,6 +23,7 @@ from keras_vit.callbacks import (
     Progress,
     RestOfEpoch,
 )
+from keras_vit.chance import warnings_of
 from keras_vit.compiling import (
     compiled,
     first_tokens_alone,
@@ -50,12 +51,14 @@ class TrainingRun:
         pace: `"images_per_second"`, `"waiting"` (the part of the time that steps waited
             for images) and `"peak_memory_bytes"` of this process, and `"seconds"` in
             `model.fit`.
+        warnings: Sentences that say where it is no better than chance, and what to try.
     """
 
     history: dict[str, list[float]]
     best_epoch: int
     evaluation: Evaluation
     pace: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 def train(
@@ -149,9 +152,13 @@ def train(
             raise
         figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
         evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
-        run = TrainingRun(watch.history.columns, watch.best.epoch, evaluation, figures)
+        history, best = watch.history.columns, watch.best.epoch
+        validated = history["val_accuracy"], best, labels_of(data.validation)
+        said = warnings_of(*validated, evaluation)
+        run = TrainingRun(history, best, evaluation, figures, said)
         if folder and chief:
-            runs.finish(folder, data, run.history, evaluation, run.best_epoch, figures)
+            figures |= {"warnings": said}
+            runs.finish(folder, data, history, evaluation, best, figures)
             checkpoints.remove(folder)
     return run
 
@@ -295,11 +302,16 @@ def evaluate(
     model: keras.Model, batches: tf.data.Dataset, class_names: tuple[str, ...]
 ) -> Evaluation:
     """Predicts every image of a data set of (images, labels) batches."""
-    labels = np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
+    labels = labels_of(batches)
     output = model.predict(batches.map(lambda images, _: images), verbose=0)
     if not gives_probabilities(output):
         output = np.asarray(keras.ops.softmax(output))
     return Evaluation(labels, output, tuple(class_names))
+
+
+def labels_of(batches: tf.data.Dataset) -> np.ndarray:
+    """The labels of (images, labels) batches, in order: integers `(count,)`."""
+    return np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
 
 
 def _check_replicas(recipe: TrainingRecipe, data: ImageData, strategy) -> None:

@@ -22,6 +22,8 @@ RANKS = [
         "keras_vit.rand_augment",
     },
     {
+        "keras_vit.chance",
+        "keras_vit.planning",
         "keras_vit.layers",
         "keras_vit.files",
         "keras_vit.folders",

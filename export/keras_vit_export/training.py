@@ -97,6 +97,8 @@ def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
 def _print_run(run, data, folder: pathlib.Path) -> None:
     top1, pace = run.evaluation.top1, run.pace
     print(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
+    for warning in run.warnings:
+        print(warning)
     print(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
     print(
         f"{pace['images_per_second']:.0f} images a second, {pace['waiting']:.1%} of the "
