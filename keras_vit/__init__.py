@@ -11,6 +11,7 @@ from keras_vit.model import build_vit, config_of, with_head, with_rgb_input
 from keras_vit.pipeline import ImageData
 from keras_vit.planning import TrainingPlan, plan_training
 from keras_vit.recipes import TrainingRecipe
+from keras_vit.resizing import with_image_size
 from keras_vit.training import TrainingRun, evaluate, train
 from keras_vit.weights import load_checkpoint
 
@@ -31,5 +32,6 @@ __all__ = [
     "plan_training",
     "train",
     "with_head",
+    "with_image_size",
     "with_rgb_input",
 ]

@@ -175,10 +175,28 @@ def _built(plan: Plan, strategy=None):
         if plan.origin:
             classes = len(plan.source.class_names), plan.source.class_names
             model = keras_vit.with_head(load_model(plan.origin), *classes)
+            if plan.image_size:
+                model = _resized(model, plan.image_size)
         else:
             model = keras_vit.build_vit(plan.config)
     fitted = keras_vit.config_of(model)
     return model, plan.source.load(fitted, batch_size=plan.batch_size, seed=plan.seed)
+
+
+def _resized(model, image_size: tuple[int, int]):
+    """The model of `--from` for the size of `--image-size`; says what was done."""
+    from keras_vit.model import config_of
+    from keras_vit.resizing import with_image_size
+
+    old = config_of(model).grid
+    resized = with_image_size(model, image_size)
+    new = config_of(resized).grid
+    if new != old:
+        print(
+            f"The model of --from is resized: from {old[0]} x {old[1]} patches to "
+            f"{new[0]} x {new[1]}, and its positions with them."
+        )
+    return resized
 
 
 def _dry_run(options) -> int:
