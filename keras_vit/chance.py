@@ -7,6 +7,9 @@ import numpy as np
 
 from keras_vit.evaluation import Evaluation
 
+# The part of all answers that are one class, and how much more that is than its part of
+# the images, from which on nothing else was learnt.
+_NEARLY_ALL, _MORE = 0.9, 0.1
 _TRY = (
     "More images, more --epochs, another --learning-rate, or --from a pretrained model "
     "may help."
@@ -25,23 +28,78 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     return (middle - half) / scale, (middle + half) / scale
 
 
+def beats_chance(hits: int, labels: np.ndarray) -> bool:
+    """Whether the interval of a top-1 is above the share of the largest class.
+
+    Args:
+        hits: How many images are answered rightly.
+        labels: Integers `(count,)`, one or more.
+    """
+    return wilson_interval(hits, len(labels))[0] > _largest_share(labels)
+
+
 def against_chance(name: str, hits: int, labels: np.ndarray) -> str | None:
     """What to say where a top-1 doesn't beat chance by its interval, else `None`.
 
     Args:
-        name: Of the images.
+        name: Of the figure.
         hits: How many of them are answered rightly.
         labels: Integers `(count,)`. Chance is the share of the most frequent one.
     """
-    count = len(labels)
-    low, high = wilson_interval(hits, count)
-    chance = np.bincount(labels).max() / count
-    if low > chance:
+    if beats_chance(hits, labels):
         return None
+    count, chance = len(labels), _largest_share(labels)
+    low, high = wilson_interval(hits, count)
     return (
-        f"{name} top-1, {hits} of {count} ({low:.0%} to {high:.0%} in a 95% interval), "
-        f"does not beat chance by its interval: the largest class alone is {chance:.0%}."
+        f"{name}, {hits} of {count} ({low:.0%} to {high:.0%} in a 95% interval), does "
+        f"not beat chance by its interval: the largest class alone is {chance:.0%}."
     )
+
+
+def remarks(evaluation: Evaluation, name: str = "Top-1") -> tuple[str, ...]:
+    """What answers show that learnt nothing or mean other classes, a sentence each.
+
+    Args:
+        evaluation: The answers.
+        name: Of their top-1.
+    """
+    labels, predictions = evaluation.labels, evaluation.predictions
+    found = (
+        against_chance(name, int(np.sum(predictions == labels)), labels),
+        _another_order(evaluation),
+        _one_answer(evaluation),
+    )
+    return tuple(filter(None, found))
+
+
+def _another_order(evaluation: Evaluation) -> str | None:
+    """Where each class is mostly answered by one other, and no better than by chance."""
+    labels, predictions = evaluation.labels, evaluation.predictions
+    meant = evaluation.confusion.argmax(axis=0)  # by each answer
+    right = float(np.mean(meant[predictions] == labels))
+    is_order = sorted(meant) == list(range(len(meant)))
+    hits = int(np.sum(predictions == labels))
+    if not is_order or beats_chance(hits, labels) or right < (1 + evaluation.top1) / 2:
+        return None
+    names = [evaluation.class_names[index] for index in meant[:10]]
+    more = ", ..." if len(meant) > 10 else ""
+    return (
+        f"The classes seem to be in another order: named {', '.join(names)}{more}, "
+        f"top-1 would be {right:.1%}."
+    )
+
+
+def _one_answer(evaluation: Evaluation) -> str | None:
+    labels, predictions = evaluation.labels, evaluation.predictions
+    share, least = _largest_share(predictions), _largest_share(labels) + _MORE
+    if share < max(_NEARLY_ALL, min(least, 1.0)) or len(set(labels.tolist())) == 1:
+        return None
+    name = evaluation.class_names[np.bincount(predictions).argmax()]
+    return f"{share:.0%} of the images are answered with {name!r}."
+
+
+def _largest_share(classes: np.ndarray) -> float:
+    return float(np.bincount(classes).max() / len(classes))
 
 
 def warnings_of(
@@ -58,20 +116,15 @@ def warnings_of(
         validation_labels: Integers `(count,)`.
         evaluation: Predictions of the test images.
     """
-    labels = evaluation.labels
     hits = round(accuracies[epoch - 1] * len(validation_labels))
     found = [
-        against_chance("Validation", hits, validation_labels),
-        against_chance("Test", int(np.sum(evaluation.predictions == labels)), labels),
+        against_chance("Validation top-1", hits, validation_labels),
+        *remarks(evaluation, "Test top-1"),
     ]
     if len(accuracies) > 2 and len(set(accuracies)) == 1 and accuracies[0] < 1:
         found.append(
             f"Validation accuracy was {accuracies[0]:.1%} after each of the "
             f"{len(accuracies)} epochs: it never moved."
         )
-    answers = np.bincount(evaluation.predictions)
-    if answers.max() == len(labels) and len(set(labels.tolist())) > 1:
-        name = evaluation.class_names[answers.argmax()]
-        found.append(f"Every test image is answered with {name!r}.")
     found = tuple(filter(None, found))
     return (*found, _TRY) if found else ()

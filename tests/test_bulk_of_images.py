@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from keras_vit_export.plans import new_config
 from PIL import Image
 
 from keras_vit.data import find_source, load_data
@@ -56,7 +55,7 @@ def folder(tmp_path, rng):
 
 def test_one_odd_image_leaves_the_model_small_and_grey_and_is_fitted(folder):
     source = find_source(str(folder))
-    config = new_config(source)
+    config = source.plan().config
     assert (config.image_size, config.channels) == ((28, 28), 1)
     assert (config.patch_size, config.width) == (4, 64), "nano/4"
     assert source.shape_note == "Of 25 images 24 are grey and 24 are 28 x 28 pixels"

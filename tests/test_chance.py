@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from keras_vit.chance import against_chance, warnings_of, wilson_interval
+from keras_vit.chance import (
+    against_chance,
+    remarks,
+    warnings_of,
+    wilson_interval,
+)
 from keras_vit.evaluation import Evaluation
 
 
@@ -53,9 +58,32 @@ def test_a_run_at_chance_says_so_and_what_to_try():
     assert [sentence.split()[0] for sentence in said] == [
         "Validation",
         "Test",
+        "100%",
         "Validation",
-        "Every",
         "More",
     ]
-    assert "10 of 30" in said[1] and "'a'" in said[3] and "it never moved" in said[2]
+    assert "10 of 30" in said[1] and "'a'" in said[2] and "it never moved" in said[3]
     assert "--from a pretrained model" in said[-1]
+
+
+def told(labels, answers):
+    names = ("a", "b", "c", "d")
+    return remarks(Evaluation(labels, np.eye(4)[np.asarray(answers) % 4], names))
+
+
+def test_nearly_one_answer_for_all_is_noticed():
+    labels = np.repeat([0, 1, 2, 3], [70, 10, 10, 10])
+    chance, one = told(labels, np.zeros(100, int))
+    assert (
+        chance.startswith("Top-1, 70 of 100") and "largest class alone is 70%" in chance
+    )
+    assert one == "100% of the images are answered with 'a'."
+    assert told(labels, labels) == ()
+
+
+def test_classes_in_another_order_are_noticed():
+    labels = np.arange(80) % 4
+    chance, order = told(labels, labels + 1)
+    assert chance.startswith("Top-1, 0 of 80")
+    assert "another order: named d, a, b, c, top-1 would be 100.0%" in order
+    assert told(labels, np.where(labels < 1, 1, labels)) == ()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_vit import Evaluation
-from keras_vit.evaluation import chance_limit, gives_probabilities, remarks
+from keras_vit.evaluation import gives_probabilities
 
 
 @pytest.fixture
@@ -40,25 +40,3 @@ def test_top_five_counts_the_five_most_probable():
 )
 def test_probabilities_are_told_from_logits(rows, expected):
     assert gives_probabilities(np.array(rows)) is expected
-
-
-def rows_for(classes, count=4):
-    return np.eye(count)[np.asarray(classes) % count]
-
-
-def test_what_is_no_better_than_the_largest_class_is_near_chance():
-    labels = np.repeat([0, 1, 2, 3], [70, 10, 10, 10])
-    # 70 of 100, and two standard deviations of guessing: 0.7 + 2 sqrt(0.7 * 0.3 / 100)
-    assert chance_limit(labels) == pytest.approx(0.7917, abs=1e-4)
-    found = remarks(labels, rows_for(np.zeros(100, int)))
-    assert found[0].startswith("Near chance: top-1 is 70.0% on 100 images")
-    assert found[1] == "100.0% of 100 images get one class."
-    assert remarks(labels, rows_for(labels)) == ()
-
-
-def test_classes_in_another_order_are_noticed():
-    labels = np.arange(80) % 4
-    (chance, order) = remarks(labels, rows_for(labels + 1))
-    assert "Near chance: top-1 is 0.0%" in chance
-    assert "with 3, 0, 1, 2 in place of 0, 1, 2" in order
-    assert remarks(labels, rows_for(np.where(labels < 1, 1, labels))) == ()

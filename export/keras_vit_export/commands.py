@@ -67,14 +67,14 @@ def evaluate(options: argparse.Namespace) -> int:
     classifier = open_model(options.model, **given_ends(options))
     data = data_for(classifier, options, whole=True)
     with quiet():
-        from keras_vit.evaluation import remarks
+        from keras_vit.chance import remarks
         from keras_vit.pictures import draw_confusion
         from keras_vit_export import report
         from keras_vit_export.doubts import settle
 
         granted = settle(classifier, data.validation)
         result = report.evaluate(classifier, data.test)
-    for line in (*granted, *remarks(result.labels, result.probabilities)):
+    for line in (*granted, *remarks(result)):
         print(line)
     images = f"{len(result.labels)} {data.reported} images"
     if data.reported == "all":

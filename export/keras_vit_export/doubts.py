@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.evaluation import chance_limit
+from keras_vit.chance import beats_chance
 from keras_vit_export import meaning
 from keras_vit_export.classifiers import AnyClassifier
 from keras_vit_export.meaning import Meaning
@@ -49,7 +49,7 @@ def settle(
     labels = labels.reshape(-1)
     right = classifier.output(images).argmax(axis=1) == labels
     if not classifier.meaning.is_known:
-        if right.mean() <= chance_limit(labels):
+        if not beats_chance(int(right.sum()), labels):
             classifier.check_meaning()
         count = f"{right.mean():.1%} right on {len(labels)} labelled images"
         classifier.meaning = Meaning(meaning.LOGITS, f"the largest is {count}")

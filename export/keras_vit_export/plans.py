@@ -140,7 +140,7 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     resize = options.resize or config.resize
     size = options.image_size or config.image_size
     if options.variant:
-        shape = source.class_names, source.image_shape
+        shape = source.class_names, source.image_shape or source.usual_shape
         config = new_config(*shape, options.variant, size, resize)
         config = _taught(config) if options.teacher or stored["teacher"] else config
     config = dataclasses.replace(

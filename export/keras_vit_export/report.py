@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_vit.evaluation import Evaluation, remarks
+from keras_vit.chance import remarks
+from keras_vit.evaluation import Evaluation
 from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
 from keras_vit_export.reach import Reach
@@ -159,7 +160,9 @@ def measure(
             if it is reference
             else peak_memory_bytes(it.content),
             images=len(labels),
-            remarks=remarks(labels, rows) if labelled else (),
+            remarks=remarks(Evaluation(labels, rows, it.class_names))
+            if labelled
+            else (),
             operations=it.operations,
             environment=environment(),
         )

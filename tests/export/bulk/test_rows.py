@@ -178,7 +178,7 @@ def test_what_is_said_of_a_model_of_another_make_reaches_the_workers(photos, tmp
         bulk.classify_folder(model, photos, output)
     said = {"logits": True, "input_scale": "0..1", "class_names": ("a", "b", "c")}
     bulk.classify_folder(model, photos, output, 1, **said)
-    first = read(output)[0]
+    first = read(output.read_bytes())[0]
     classifier = Classifier(model, **said)
     best, part = next(iter(classifier(photos / first["file"]).items()))
     assert (first["class"], first["probability"]) == (best, f"{part:.4f}")
