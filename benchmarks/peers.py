@@ -364,7 +364,8 @@ def floor_model(config: keras_vit.ViTConfig) -> keras.Model:
 
 def floor_candidates(model: keras.Model, images: np.ndarray) -> list[Candidate]:
     """The floor as `dynamic_int8`, every token in every block."""
-    content, _ = export(floor_model(keras_vit.config_of(model)), "dynamic_int8")
+    floor = floor_model(keras_vit.config_of(model))
+    content, _ = export(floor, "dynamic_int8", logits=True)
     return [tflite_candidate(FLOOR, content)]
 
 

@@ -105,7 +105,7 @@ def train(
     Raises:
         ValueError: If the folder already holds something, or nothing to resume; if it
             was made with other settings; if model, data and teacher differ in their
-            classes; if no layer would be trained; or if a batch is no multiple of the
+            classes, or model and data in the shape of their images; if no layer would be trained; or if a batch is no multiple of the
             devices.
         MemoryError: If a batch is larger than the memory of the device.
         NoNumberError: A RuntimeError, if the loss became infinite or no number.
@@ -113,6 +113,7 @@ def train(
     recipe = recipe or TrainingRecipe()
     data, strategy = data.with_passes(recipe.passes), model.distribute_strategy
     _check_classes(config_of(model), data)
+    _check_images(model, data)
     _check_replicas(recipe, data, strategy)
     teacher, taught = _loaded(teacher)
     if teacher is not None and not resume:  # that of a run that was begun is the same
@@ -337,6 +338,16 @@ def _check_classes(config: ViTConfig, data: ImageData) -> None:
             "The model must have the classes of the data, in the same order. Received: "
             f"{config.num_classes} classes {config.class_names[:5]} and {count} "
             f"classes {data.class_names[:5]}"
+        )
+
+
+def _check_images(model: keras.Model, data: ImageData) -> None:
+    taken, given = model.input_shape[1:], data.validation.element_spec[0].shape[1:]
+    if tuple(given) != tuple(taken):
+        raise ValueError(
+            "The images of the data must have the model's (height, width, channels); "
+            "load_data(name, config) fits them. Received: a model of "
+            f"{tuple(taken)} and images of {tuple(given)}"
         )
 
 

@@ -254,3 +254,12 @@ def test_averaged_weights_are_swapped_to_the_last_bit(model, rng):
     for (variable, average), (first, second) in zip(pairs, given, strict=True):
         np.testing.assert_array_equal(variable, second)
         np.testing.assert_array_equal(average, first)
+
+
+@pytest.mark.parametrize("fields", [{"channels": 1}, {"image_size": 8}])
+def test_images_that_are_not_the_models_are_refused_before_keras_sees_them(
+    fields, tiny, data
+):
+    model = keras_vit.build_vit(tiny(num_classes=2, **fields))
+    with pytest.raises(ValueError, match=r"a model of \(8, .* images of \(8, 12, 3\)"):
+        keras_vit.train(model, data)

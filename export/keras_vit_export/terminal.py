@@ -52,5 +52,5 @@ def _own_words(error: Exception) -> str | None:
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
         return None
-    found = re.findall(r"^\w*Error: (.+)$", error.message, re.MULTILINE)
+    found = re.findall(r"^[\w.]*Error: (.+)$", error.message, re.MULTILINE)
     return found[-1] if found else None

@@ -136,6 +136,8 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
     ):
         # An estimate, so no refusal; a system that runs out kills without a word.
         print(f"This may be killed: {short}")
+    if plan.teacher and not options.get("resume"):
+        _say_what_teacher_knows(plan.teacher, model, data)
     with quiet():
         run = keras_vit.train(
             model,
@@ -150,6 +152,23 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
         if strategy is None or keras_vit.distribution.is_chief(strategy):
             _remember(plan, folder / "model.keras")
     return model, data, run
+
+
+def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
+    """Of another range of pixels, or classes in another order, he knows nothing."""
+    with quiet():
+        from keras_vit.chance import remarks
+        from keras_vit.distillation import check_teacher
+        from keras_vit.files import load_model
+        from keras_vit.training import evaluate
+
+        teacher = load_model(path)
+        check_teacher(model, teacher)
+        found = evaluate(teacher, data.validation_sample, data.class_names)
+    name, count = "The teacher's top-1", len(found.labels)
+    print(f"{name} on {count} validation images: {found.top1:.2%}")
+    for line in remarks(found, name):
+        print(line)
 
 
 def _remember(plan: Plan, path: pathlib.Path) -> None:

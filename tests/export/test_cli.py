@@ -375,6 +375,7 @@ def test_a_student_learns_from_a_file_in_less_precision_and_is_fine_tuned(
     teacher = ["--teacher", str(tmp_path / "a/model.keras"), "--distillation", "soft"]
     second = [*teacher, "--image-size", "8", "--precision", "mixed_bfloat16"]
     assert main([*base, *second, "--output", str(tmp_path / "b")]) == 0
+    assert "The teacher's top-1 on " in capfd.readouterr().out
     student = str(tmp_path / "b/model.keras")
     third = ["--from", student, "--recipe", "linear_probe", "--continue"]
     for _ in range(2):

@@ -72,7 +72,7 @@ def test_a_model_of_another_make_gets_a_named_warning(images):
     inputs = keras.Input((8, 12, 3))
     x = keras.ops.mean(inputs, axis=3, keepdims=True) * inputs
     x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
-    _, report = export(keras.Model(inputs, x), "float32", images)
+    _, report = export(keras.Model(inputs, x), "float32", images, logits=True)
     (words,) = report.pitfalls.values()
     assert "(1, 8, 12, 1), on the left" in words
     assert words in details(report)

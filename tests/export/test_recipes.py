@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_export import Classifier
+from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.inspection import (
     operations,
@@ -190,7 +191,7 @@ def test_outputs_without_weights_keep_their_bias(recipe, tiny, randomize, pixels
         kernel[:, 0], biases[0] = 0.0, bias
         dense.kernel.assign(kernel)
         dense.bias.assign(biases)
-    exporter = Exporter(model, pixels)
+    exporter = Exporter(KerasClassifier(model, logits=True), pixels)
     made = exporter.convert(recipe)
     assert exporter.floats.snr(made.float_model, made.content) > 20
     assert np.isfinite(Classifier(made.content).probabilities(pixels)).all()
@@ -211,7 +212,7 @@ def test_dead_channels_of_a_depthwise_convolution_keep_their_bias(
     kernel[..., dead] = 0.0
     depthwise.kernel.assign(kernel.reshape(3, 3, 3, 2))
     depthwise.bias.assign(rng.uniform(1.0, 3.0, 6))
-    exporter = Exporter(model, pixels)
+    exporter = Exporter(KerasClassifier(model, logits=True), pixels)
     made = exporter.convert(recipe)
     assert exporter.floats.snr(made.float_model, made.content) > 25
 
