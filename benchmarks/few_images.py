@@ -79,7 +79,8 @@ def small_cnn(side: int, num_classes: int) -> keras.Model:
     for filters in (32, 64, 128, 128):
         stack += [
             layers.Conv2D(filters, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(),
+            # Keras' 0.99 wants more steps than a hundred images give.
+            layers.BatchNormalization(momentum=0.9),
             layers.ReLU(),
             layers.MaxPooling2D(),
         ]

@@ -13,6 +13,7 @@ from PIL import Image
 
 from keras_vit.config import check_choice
 from keras_vit.layouts import Classes, find_layout
+from keras_vit.planning import SMALL_SIDE
 from keras_vit_images import HIDDEN, SYSTEM, LeftOut, image_names
 from keras_vit_pixels import UnreadableError, open_image
 
@@ -22,8 +23,6 @@ LabelledFile = tuple[pathlib.Path, int]
 _MOST = 0.9
 # Images in colour, of all, up to which they are odd ones among grey ones.
 _FEW_IN_COLOUR = 0.02
-# Up to this many pixels a side, a model takes images as they are, not at 224.
-SMALL_SIDE = 64
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,9 +21,9 @@ RANKS = [
         "keras_vit.switching",
         "keras_vit.rand_augment",
     },
+    {"keras_vit.planning"},
     {
         "keras_vit.chance",
-        "keras_vit.planning",
         "keras_vit.layers",
         "keras_vit.files",
         "keras_vit.folders",
@@ -50,6 +50,7 @@ RANKS = [
     {"keras_vit.rehearsal"},
     {"keras_vit"},
     {
+        "keras_vit_export.latency",
         "keras_vit_export.meaning",
         "keras_vit_export.pixel_scale",
         "keras_vit_export.tables",

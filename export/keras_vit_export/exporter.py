@@ -13,7 +13,6 @@ from tqdm import tqdm
 from keras_vit.config import check_choice
 from keras_vit.pipeline import ImageData
 from keras_vit_export import calibration, metadata, sensitivity
-from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (
     Origin,
@@ -377,7 +376,7 @@ class Exporter:
         return {
             "splits": {purpose: it for purpose, it in used.items() if it["images"]},
             "skipped": skipped(made.float_model, made.content, made.recipe),
-            "layer_snr_db": self._layer_snr_db(made),
+            "layer_snr_db": self.floats.layer_snr_db(made.float_model, made.content),
             "rewrites": graph.rewrites if graph else (),
             "not_rewritten": self.origin.reason,
             "pixels": self.origin.classifier.scale_source,
@@ -390,15 +389,6 @@ class Exporter:
             "half": self.floats.half(made.float_model).as_dict(),
             "shrunk": shrunk_norms(graph) if graph else {},
         }
-
-    def _layer_snr_db(self, made: Export) -> dict[str, float]:
-        operations = read_operations(made.float_model)
-        names = [it.outputs[0] for it in operations if it.outputs[0].endswith("_add")]
-        names = [*names, logits_name(operations)]
-        images = self.floats.few_images()
-        exact = read_all(made.float_model, names, images)
-        found = read_all(made.content, names, images)
-        return {n: snr_db(exact[n], found[n]) for n in names if n in found}
 
 
 def _loaded(name: str, content: bytes) -> Classifier:

@@ -76,3 +76,18 @@ class FloatModels:
     def _exact_logits(self, file: bytes) -> tuple[str, np.ndarray]:
         name = logits_name(read_operations(file))
         return name, read_all(file, [name], self._splits.compared)[name]
+
+    def layer_snr_db(self, float_model: bytes, content: bytes) -> dict[str, float]:
+        """Power over error of each residual sum and of the logits, on a few images.
+
+        Args:
+            float_model: What was quantized.
+            content: What came of it; tensors that it lacks are left out.
+        """
+        operations = read_operations(float_model)
+        names = [it.outputs[0] for it in operations if it.outputs[0].endswith("_add")]
+        names = [*names, logits_name(operations)]
+        images = self.few_images()
+        exact = read_all(float_model, names, images)
+        found = read_all(content, names, images)
+        return {n: snr_db(exact[n], found[n]) for n in names if n in found}

@@ -5,10 +5,8 @@
 
 import dataclasses
 import pathlib
-import statistics
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -24,28 +22,11 @@ from keras_vit_export import (
     metadata,
     tables,
 )
+from keras_vit_export.latency import Latency
 from keras_vit_export.meaning import Meaning
 from keras_vit_export.self_test import UselessError, Verdict, find_self_test
 from keras_vit_files import existing_file
 from keras_vit_pixels import check_pixels, fit_array, fit_image, open_image
-
-
-@dataclasses.dataclass(frozen=True)
-class Latency:
-    """Time of one image, without decoding and resizing.
-
-    Attributes:
-        median_ms: Median of all rounds in milliseconds.
-        lowest_ms: The shortest.
-        highest_ms: The longest.
-    """
-
-    median_ms: float
-    lowest_ms: float
-    highest_ms: float
-
-    def __str__(self) -> str:
-        return f"{self.median_ms:.2f} ms ({self.lowest_ms:.2f}..{self.highest_ms:.2f})"
 
 
 class Classifier:
@@ -355,17 +336,9 @@ class Classifier:
         Raises:
             ValueError: If the rounds are not positive.
         """
-        if rounds < 1:
-            raise ValueError(f"rounds must be positive. Received: {rounds}")
         shape = self._input["shape"][1:]
         image = np.random.default_rng(0).integers(0, 256, shape, "uint8")
-        times = []
-        for _ in range(5 + rounds):
-            begin = time.perf_counter()
-            self._run(image)
-            times.append(1000 * (time.perf_counter() - begin))
-        times = times[5:]
-        return Latency(statistics.median(times), min(times), max(times))
+        return Latency.of(lambda: self._run(image), rounds)
 
     @property
     def ends(self) -> tuple[dict[str, Any], dict[str, Any]]:
