@@ -13,8 +13,15 @@ from PIL import Image
 import keras_vit
 from keras_vit.callbacks import Progress
 from keras_vit.files import save_model
+from tests.conftest import pictures_off
 
 from .conftest import complaint
+
+
+@pytest.fixture(autouse=True)
+def _without_pictures():
+    with pictures_off():
+        yield
 
 
 @pytest.fixture(scope="module")
