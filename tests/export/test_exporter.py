@@ -71,7 +71,7 @@ def test_an_unknown_recipe_is_answered_with_the_nearest(tiny):
 
 
 def test_layers_are_measured_on_images_of_choice(model, pixels, monkeypatch):
-    from keras_vit_export import exporter as module
+    from keras_vit_export import float_models as module
 
     used = []
 
@@ -82,6 +82,6 @@ def test_layers_are_measured_on_images_of_choice(model, pixels, monkeypatch):
     exporter = Exporter(model, pixels)
     made = exporter.convert("dynamic_int8")
     monkeypatch.setattr(module, "read_all", recorded)
-    assert len(exporter._layer_snr_db(made)) == 5
+    assert len(exporter.floats.layer_snr_db(made.float_model, made.content)) == 5
     assert all((images == pixels[:4]).all() for images in used)
     assert len(used) == 2
