@@ -110,7 +110,7 @@ class KerasClassifier:
         if said and self.meaning.kind != meaning.PROBABILITIES:
             self.meaning = said
         if logits:
-            self.meaning = Meaning(meaning.LOGITS, "it was said")
+            self.meaning = meaning.as_said(self.meaning)
         if self.meaning.kind != meaning.UNKNOWN:
             self.check_meaning()  # else labelled images may tell
 

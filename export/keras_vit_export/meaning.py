@@ -90,6 +90,19 @@ def of_loss(loss: Any) -> Meaning | None:
     return Meaning(NUMBERS, f"its loss is {name}")
 
 
+def as_said(found: Meaning) -> Meaning:
+    """Logits, because a user says so.
+
+    Raises:
+        ValueError: If they were found to be probabilities.
+    """
+    if found.kind == PROBABILITIES:
+        raise ValueError(
+            f"The model gives probabilities already: {found.source}. Received: logits"
+        )
+    return Meaning(LOGITS, "it was said")
+
+
 def explain(meaning: Meaning, row: np.ndarray, names: Sequence[str]) -> str:
     """Why a model is no classifier, and what would have been made of an answer.
 

@@ -101,6 +101,11 @@ class Classifier:
                 stacklevel=2,
             )
         self._logits = logits
+        count = int(self._output["shape"][-1])
+        if class_names and len(class_names) != count:
+            raise ValueError(
+                f"class_names must name {count} classes. Received: {len(class_names)}"
+            )
         self.name_classes(class_names or self.class_names)
         self.accelerator, self.verdict = "cpu", None
         self._meaning: Meaning | None = None
@@ -229,7 +234,8 @@ class Classifier:
     def meaning(self) -> Meaning:
         """What the file's numbers are; of other makes, by what they are for patterns."""
         if self._meaning is None:
-            self._meaning = self._find_meaning()
+            found = self._find_meaning()
+            self._meaning = meaning.as_said(found) if self._logits else found
         return self._meaning
 
     @meaning.setter
@@ -239,8 +245,6 @@ class Classifier:
     def _find_meaning(self) -> Meaning:
         if ends.is_ours(self.contract):
             return Meaning(meaning.PROBABILITIES, "its contract")
-        if self._logits:
-            return Meaning(meaning.LOGITS, "it was said")
         rng, shape = np.random.default_rng(0), tuple(self._input["shape"][1:])
         images = [rng.uniform(0, high, shape) for high in (255, 255, 25)]
         rows = self.output([*images, np.zeros(shape), np.full(shape, 255.0)])

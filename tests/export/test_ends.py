@@ -264,6 +264,12 @@ def test_logits_are_known_by_images_or_because_it_is_said(shades, pixels):
         export(model, "float32", shuffled)
 
 
+def test_probabilities_are_no_logits_whatever_is_said(tiny):
+    for model in (by_brightness(), build_vit(tiny(head_output="softmax"))):
+        with pytest.raises(ValueError, match="probabilities already"):
+            KerasClassifier(model, logits=True)
+
+
 def test_a_model_near_chance_is_called_so(shades):
     _, report = export(by_brightness(), "float32", shades, input_scale="0..255")
     chance, one = report.remarks

@@ -88,6 +88,13 @@ def test_numbers_that_are_no_probabilities_are_refused(last, words, frame):
     np.testing.assert_allclose(said, tf.nn.softmax(scores), atol=1e-6)
 
 
+def test_what_is_said_of_a_file_must_fit_it(softmax, frame):
+    with pytest.raises(ValueError, match="probabilities already"):
+        Classifier(softmax, logits=True)(frame)
+    with pytest.raises(ValueError, match="must name 3 classes. Received: 2"):
+        Classifier(softmax, class_names=("a", "b"))
+
+
 def test_scores_that_are_to_be_calibrated_are_no_answer(softmax, frame):
     classifier = Classifier(described(softmax, calibrated=True))
     with pytest.raises(ValueError, match="want a score calibration"):
