@@ -4,6 +4,7 @@ import argparse
 import importlib
 import os
 import pathlib
+import re
 import signal
 import sys
 import warnings
@@ -88,6 +89,11 @@ def _complain(message: str, status: int) -> int:
 
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the options, and not what they all are."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        # `--input-scale -1..1` has a value, and no option of that name.
+        self._negative_number_matcher = re.compile(r"-\d")
 
     def error(self, message: str) -> NoReturn:
         sys.exit(_complain(f"{message} (see {self.prog} --help)", 2))

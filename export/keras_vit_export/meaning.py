@@ -73,6 +73,10 @@ def of_rows(rows: np.ndarray, step: float = 0.0) -> Meaning:
 
 def of_loss(loss: Any) -> Meaning | None:
     """What the loss of a Keras model says, as `get_compile_config` has it, or `None`."""
+    if isinstance(loss, dict) and "class_name" not in loss:
+        loss = list(loss.values())
+    if isinstance(loss, list) and len(loss) == 1:  # of the one output
+        loss = loss[0]
     name, options = loss, {}
     if isinstance(loss, dict) and "class_name" in loss:
         config = loss.get("config")

@@ -8,6 +8,7 @@ Standard library only.
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -77,5 +78,6 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
         # Of other exporters it has any name.
         ours = CONTRACT in names
         named = (not ours and read_description(model).labels) or LABELS
-        labels = archive.read(named).decode() if named in names else ""
-    return tuple(labels.rstrip("\r\n").splitlines()), contract
+        labels = archive.read(named).decode("utf-8-sig") if named in names else ""
+    lines = re.split(r"\r?\n", labels.rstrip("\r\n")) if labels else []
+    return tuple(line.strip() for line in lines), contract

@@ -231,6 +231,7 @@ def test_features_are_no_classes(tiny, randomize, pixels):
     [
         (keras.losses.SparseCategoricalCrossentropy(from_logits=True), True),
         (keras.losses.CategoricalCrossentropy(from_logits=True), True),
+        ([keras.losses.CategoricalCrossentropy(from_logits=True)], True),
         ("sparse_categorical_crossentropy", False),
         ("mse", "numbers of no classes: its loss is mse"),
         (keras.losses.BinaryCrossentropy(from_logits=True), "do not exclude"),

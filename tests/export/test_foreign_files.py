@@ -64,7 +64,7 @@ def test_a_file_that_says_nothing_has_no_known_range(softmax):
 
 def test_class_names_are_read_from_the_file_that_the_metadata_name(softmax):
     content = with_file(
-        described(softmax, labels="names.txt"), "names.txt", "a\r\nb\r\nc"
+        described(softmax, labels="names.txt"), "names.txt", "\ufeffa\r\nb \r\nc"
     )
     assert Classifier(content).class_names == ("a", "b", "c")
     assert not Classifier(described(softmax, labels="names.txt")).named

@@ -335,3 +335,8 @@ def test_code_in_a_file_is_not_run_and_said_so(tmp_path, capfd):
     keras.Model(image, x).save(tmp_path / "code.keras")
     line = complaint(capfd, "classify", tmp_path / "code.keras", tmp_path)
     assert "holds Python code in a Lambda layer" in line
+
+
+def test_a_range_may_begin_with_a_minus(saved, tmp_path, capfd):
+    line = complaint(capfd, "classify", saved, tmp_path, "--input-scale", "-1..1")
+    assert "scales them itself" in line
