@@ -25,13 +25,17 @@ class AnyClassifier(Protocol):
     class_names: tuple[str, ...]
     named: bool
     preprocessing: dict
+    scale: PixelScale
     scale_source: str
+    is_guess: bool
     meaning: Meaning
     trained_on: list[dict]
 
     def name_classes(self, names: Sequence[str]) -> None: ...
 
     def check_meaning(self) -> None: ...
+
+    def output_of(self, numbers: np.ndarray) -> np.ndarray: ...
 
     def read(self, path: str | pathlib.Path) -> np.ndarray: ...
 
@@ -56,6 +60,7 @@ class KerasClassifier:
         model: From pixels in 0..255, `input_scale` being part of it.
         scale: Where nothing tells what the model takes, that is taken: `"0..255"`.
         scale_source: How `scale` is known; empty if nothing tells.
+        is_guess: Whether it is only what suits the model's first layers best.
         meaning: Of the model's numbers.
         named: Whether the classes have names.
         trained_on: What its file says of its training (`keras_vit.trained_on`).
@@ -85,6 +90,8 @@ class KerasClassifier:
             self.scale = PixelScale.parse(input_scale, channels)
             self.scale_source = "input_scale"
             _check_twice(ends, self.scale)
+        self.is_guess = ends.is_guess and not input_scale
+        self._bare = model
         self.scale = self.scale or PixelScale.parse("0..255", channels)
         self.model = (
             model if self.scale.name == "0..255" else _scaled(model, self.scale)
@@ -171,6 +178,10 @@ class KerasClassifier:
         self.check_meaning()
         return output if self.ends_in_probabilities else np.array(ops.softmax(output))
 
+    def output_of(self, numbers: np.ndarray) -> np.ndarray:
+        """What the model gives for images that are scaled already."""
+        return _traced(self._bare)(np.asarray(numbers, "float32")).numpy()
+
     def output(self, images: np.ndarray) -> np.ndarray:
         """What the model itself gives: logits or probabilities `(b, num_classes)`."""
         return self._call(np.asarray(images, "float32")).numpy()
@@ -188,7 +199,7 @@ def _traced(model: "keras.Model") -> Any:
 
 def _check_twice(ends: "Ends", given: PixelScale) -> None:
     """Refuses to scale pixels that the model scales by itself."""
-    if ends.scale and ends.scale.name == "0..255" and given.name != "0..255":
+    if ends.scale_source and not ends.is_guess and given.name != "0..255":
         raise ValueError(
             f"The model takes pixels in 0..255 and scales them itself, by "
             f"{ends.scale_source}. Received: input_scale={given.name!r}"

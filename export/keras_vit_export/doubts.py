@@ -35,15 +35,12 @@ def settle(
         ValueError: If another range of pixels suits the model clearly better, or it
             stays unknown what its numbers mean.
     """
-    if classifier.scale_source and classifier.meaning.is_known:
+    settled = classifier.scale_source and not classifier.is_guess
+    if settled and classifier.meaning.is_known:
         return ()
     if batches is None:
         classifier.check_meaning()
-        line = (
-            "Nothing in the model says what range its pixels have, and without "
-            "labelled images nothing was checked: 0..255 is taken for granted."
-        )
-        return (line,)
+        return () if classifier.scale_source else (_unchecked(),)
     images, labels, _ = look_through(batches, IMAGES)
     check_pixels(images)
     labels = labels.reshape(-1)
@@ -53,38 +50,46 @@ def settle(
             classifier.check_meaning()
         count = f"{right.mean():.1%} right on {len(labels)} labelled images"
         classifier.meaning = Meaning(meaning.LOGITS, f"the largest is {count}")
-    if classifier.scale_source:
-        return ()
-    return _compare_scales(classifier, images, labels, right)
+    return () if settled else _compare_scales(classifier, images, labels, right)
+
+
+def _unchecked() -> str:
+    return (
+        "Nothing in the model says what range its pixels have, and without labelled "
+        "images nothing was checked: 0..255 is taken for granted."
+    )
 
 
 def _compare_scales(
     classifier: AnyClassifier, images: np.ndarray, labels: np.ndarray, right: np.ndarray
 ) -> tuple[str, ...]:
-    """One line with top-1 by range of pixels.
+    """One line with top-1 by range of pixels, where nothing else tells it.
 
     Raises:
-        ValueError: If another range than 0..255 is right clearly more often.
+        ValueError: If another range than the one taken is right clearly more often.
     """
-    found = {}
-    for scale in common(images.shape[-1])[1:]:
-        rows = classifier.output(scale(images))
-        found[scale.name] = rows.argmax(axis=1) == labels
+    own, found = classifier.scale.name, {}
+    for scale in common(images.shape[-1]):
+        if scale.name != own:
+            rows = classifier.output_of(scale(images))
+            found[scale.name] = rows.argmax(axis=1) == labels
     best = max(found, key=lambda name: found[name].mean())
     others = ", ".join(f"{it.mean():.1%} as {name}" for name, it in found.items())
-    shown = f"{right.mean():.1%} as 0..255, {others}"
+    shown = f"{right.mean():.1%} as {own}, {others}"
     # Images that only one of the two has right: McNemar's test.
     gained, lost = (
         int(np.sum(a & ~b)) for a, b in ((found[best], right), (right, found[best]))
     )
+    said = "Nothing in the model says what range its pixels have"
+    if classifier.is_guess:
+        said = f"By {classifier.scale_source} pixels are of {own}"
     if gained - lost > _SURE * np.sqrt(gained + lost):
         raise ValueError(
-            "Nothing in the model says what range its pixels have, and another suits it "
-            f"better: top-1 on {len(labels)} labelled images is {shown}. Say which: "
-            f"--input-scale {best} (input_scale={best!r}), or 0..255 to have it so."
+            f"{said}, and another range suits the model better: top-1 on {len(labels)} "
+            f"labelled images is {shown}. Say which: --input-scale {best} "
+            f"(input_scale={best!r}), or {own} to have it so."
         )
-    line = (
-        "Nothing in the model says what range its pixels have; 0..255 is taken, as "
-        f"top-1 on {len(labels)} labelled images is {shown}."
-    )
-    return (line,)
+    if classifier.is_guess:
+        return ()
+    line = f"{said}; {own} is taken, as top-1 on {len(labels)} labelled images is "
+    return (f"{line}{shown}.",)

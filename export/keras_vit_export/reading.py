@@ -20,6 +20,7 @@ from keras_vit_export.pixel_scale import PixelScale
 # What layers are trained on: numbers about 0, spread by about 1.
 _SPREAD = (0.05, 6.0)
 _FARTHEST = 6.0
+_SCALED = ("0..1", "-1..1")
 # Of pixels less their mean, that is about 0 beside what they are spread by.
 _CENTRED = 0.5
 
@@ -33,6 +34,8 @@ class Ends:
         scale: What the model takes in place of pixels 0..255, or `None` if nothing
             tells.
         scale_source: How that is known, in words; empty if nothing tells.
+        is_guess: Whether the scale is what suits the model's first layers best, which
+            labelled images may contradict.
         class_names: Name of each class, or `()`.
         meaning: Of the output, as far as a part of the model of ours or a loss says it.
     """
@@ -40,6 +43,7 @@ class Ends:
     rule: dict[str, Any]
     scale: PixelScale | None = None
     scale_source: str = ""
+    is_guess: bool = False
     class_names: tuple[str, ...] = ()
     meaning: Meaning | None = None
 
@@ -58,7 +62,8 @@ def read_ends(model: keras.Model, loss: Any = None) -> Ends:
         return _of_another_make(model, same, loss)
     kind = meaning.LOGITS if config.head_output == "logits" else meaning.PROBABILITIES
     said = Meaning(kind, "its head says so")
-    return Ends(config.rule, same, "its layer scaling", config.class_names, said)
+    names = config.class_names
+    return Ends(config.rule, same, "its layer scaling", False, names, said)
 
 
 def _of_another_make(model, same: PixelScale, loss: Any) -> Ends:
@@ -70,14 +75,16 @@ def _of_another_make(model, same: PixelScale, loss: Any) -> Ends:
         names = ("resize", "interpolation", "crop")
         rule |= {name: getattr(scalings[0], name) for name in names}
     scale, source = _scale_inside(model, same)
+    is_guess = scale is not None
     converter = getattr(getattr(model, "preprocessor", None), "image_converter", None)
     if converter is not None:
         rule |= _rule_of(converter)
         scale, source = _scale_of(converter, channels), "its preprocessor"
+        is_guess = False
     if loss is None and model.compiled:
         loss = (model.get_compile_config() or {}).get("loss")
     names = _names_of(model, layers)
-    return Ends(rule, scale, source, names, meaning.of_loss(loss))
+    return Ends(rule, scale, source, is_guess, names, meaning.of_loss(loss))
 
 
 def _names_of(model: keras.Model, layers: list[keras.Layer]) -> tuple[str, ...]:
@@ -124,11 +131,13 @@ def _scale_inside(
     # Padding, resizing or a new batch normalization: they leave 0..255 what it is.
     if np.abs(black).max() < 1.0 and abs(white.max() - 255.0) < 1.0:
         return None, ""
-    for name in ("0..255", "0..1", "-1..1"):
-        scale = same if name == "0..255" else PixelScale.parse(name, noise.shape[-1])
-        if _suits_layers(run(scale(noise))):
-            return scale, f"its {', '.join(names)}"
-    return None, ""
+    ranges = [same, *(PixelScale.parse(it, noise.shape[-1]) for it in _SCALED)]
+    numbers = {scale: run(scale(noise)) for scale in ranges}
+    fit = [scale for scale in ranges if _suits_layers(numbers[scale])]
+    if not fit:
+        return None, ""
+    best = min(fit, key=lambda scale: _distance(numbers[scale]))
+    return best, f"its {', '.join(names)}"
 
 
 def _before_kernels(model: keras.Model, noise: np.ndarray):
@@ -176,6 +185,11 @@ def _suits_layers(numbers: np.ndarray) -> bool:
     mean, spread = abs(float(numbers.mean())), float(numbers.std())
     standard = _SPREAD[0] <= spread <= _SPREAD[1] and mean <= _FARTHEST
     return standard or (spread > _SPREAD[1] and mean <= _CENTRED * spread)
+
+
+def _distance(numbers: np.ndarray) -> float:
+    """How far numbers are from a mean of 0 and a standard deviation of 1."""
+    return abs(float(numbers.mean())) + abs(float(np.log(numbers.std() + 1e-12)))
 
 
 def loss_in_file(path: str | pathlib.Path) -> Any:

@@ -94,6 +94,7 @@ class Classifier:
         self.scale, self.scale_source = ends.find_scale(
             self.contract, self._described, self._input, input_scale
         )
+        self.is_guess = False
         if not self.scale_source:
             warnings.warn(
                 f"{name} does not say what range its pixels have: 0..255 is taken. "
@@ -326,6 +327,10 @@ class Classifier:
         """
         rows = [self._run(image) for image in images]
         return np.stack(rows) if rows else np.zeros((0, len(self.class_names)), "f4")
+
+    def output_of(self, numbers: np.ndarray) -> np.ndarray:
+        """What the model gives for images that are scaled already."""
+        return np.stack([self._as_numbers(self._on_cpu(it)) for it in numbers])
 
     def output(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """What the model itself gives: probabilities, or of other makes any numbers."""

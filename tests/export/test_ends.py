@@ -87,6 +87,30 @@ def test_what_stands_before_the_first_kernel_tells_the_range_of_pixels(first, ex
     assert bool(ends.scale_source) == (expected is not None)
 
 
+@pytest.mark.parametrize("given", ["-1..1", "imagenet"])
+def test_a_guess_that_labelled_images_contradict_is_refused(given, shades):
+    mean, std = {"-1..1": (0.0, 0.577), "imagenet": (0.14, 1.4)}[given]
+    scale = PixelScale.parse(given, 3)
+    low, high = (scale(np.full((1, 3), 255 * c)).mean() for c in (0.0, 1.0))
+    image = keras.Input(SHAPE)
+    norm = layers.Normalization(mean=[mean] * 3, variance=[std**2] * 3)
+    # Undoes both: what comes after is right for that range alone.
+    undo = layers.Conv2D(3, 1)
+    undo.build((None, *SHAPE))
+    kernel = np.eye(3)[None, None] * std / (high - low)
+    undo.set_weights([kernel, np.full(3, (mean - low) / (high - low))])
+    model = keras.Model(image, by_brightness()(undo(norm(image))))
+    for again in (given, ""):
+        classifier = KerasClassifier(model, again)
+        right = classifier.scale.name == given
+        assert classifier.is_guess == (not again)
+        if right:
+            assert Exporter(classifier, shades).taken_for_granted == ()
+        else:
+            with pytest.raises(ValueError, match=f"--input-scale {given} "):
+                Exporter(classifier, shades)
+
+
 def test_scaling_inside_a_sequential_and_inside_models_in_it_is_found():
     inner = behind(layers.Rescaling(1 / 255))
     outer = keras.Sequential([keras.Input(SHAPE), layers.RandomFlip(), inner])
