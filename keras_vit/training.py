@@ -105,8 +105,8 @@ def train(
     Raises:
         ValueError: If the folder already holds something, or nothing to resume; if it
             was made with other settings; if model, data and teacher differ in their
-            classes, or model and data in the shape of their images; if no layer would be trained; or if a batch is no multiple of the
-            devices.
+            classes, or model and data in the shape of their images; if no layer would
+            be trained; or if a batch is no multiple of the devices.
         MemoryError: If a batch is larger than the memory of the device.
         NoNumberError: A RuntimeError, if the loss became infinite or no number.
     """

@@ -1,6 +1,7 @@
 """One face for a `.keras` and a `.tflite`: class names, preprocessing, probabilities."""
 
 import copy
+import functools
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -109,9 +110,7 @@ class KerasClassifier:
 
     def _find_meaning(self, said: Meaning | None, logits: bool) -> None:
         """From what is said, and from answers to patterns that have nothing in common."""
-        rng, shape = np.random.default_rng(0), self.model.input_shape[1:]
-        images = [rng.uniform(0, high, shape) for high in (255, 255, 25)]
-        rows = self.output([*images, np.zeros(shape), np.full(shape, 255.0)])
+        rows = self.output(meaning.patterns(self.model.input_shape[1:]))
         self._example = rows[0]
         self.meaning = meaning.of_rows(rows)
         if said and self.meaning.kind != meaning.PROBABILITIES:
@@ -180,7 +179,11 @@ class KerasClassifier:
 
     def output_of(self, numbers: np.ndarray) -> np.ndarray:
         """What the model gives for images that are scaled already."""
-        return _traced(self._bare)(np.asarray(numbers, "float32")).numpy()
+        return self._bare_call(np.asarray(numbers, "float32")).numpy()
+
+    @functools.cached_property
+    def _bare_call(self) -> Any:
+        return _traced(self._bare)
 
     def output(self, images: np.ndarray) -> np.ndarray:
         """What the model itself gives: logits or probabilities `(b, num_classes)`."""

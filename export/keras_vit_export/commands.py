@@ -99,12 +99,12 @@ def export(options: argparse.Namespace) -> int:
         from keras_vit_export import budget, page
         from keras_vit_export.classifiers import KerasClassifier
         from keras_vit_export.exporter import Exporter
-    classifier = open_keras(options.model, **given_ends(options))
+    ends = given_ends(options)
+    classifier = open_keras(options.model, **ends)
     if options.rgb:
         trained_on = classifier.trained_on
         classifier = KerasClassifier(
-            with_rgb_input(classifier.model),
-            class_names=given_ends(options)["class_names"],
+            with_rgb_input(classifier.model), class_names=ends["class_names"]
         )
         classifier.trained_on = trained_on
     data = data_for(classifier, options) if options.dataset else None

@@ -47,6 +47,17 @@ class Meaning:
         return self.kind in (PROBABILITIES, LOGITS)
 
 
+def patterns(shape: Sequence[int]) -> list[np.ndarray]:
+    """Images that have nothing in common, pixels in 0..255, to see what a model gives.
+
+    Args:
+        shape: (height, width, channels).
+    """
+    rng = np.random.default_rng(0)
+    noise = [rng.uniform(0, high, shape) for high in (255, 255, 25)]
+    return [*noise, np.zeros(shape), np.full(shape, 255.0)]
+
+
 def of_rows(rows: np.ndarray, step: float = 0.0) -> Meaning:
     """What rows of several unlike images show by themselves.
 
