@@ -201,3 +201,20 @@ def check_pixels(images: np.ndarray) -> None:
             "Images must be pixels in 0..255: models here scale them by themselves. "
             f"Received: {images.min()}..{images.max()}"
         )
+
+
+def check_channels_last(shape: tuple[int, ...], name: str) -> None:
+    """Checks that a model takes images with their channels last.
+
+    Args:
+        shape: (height, width, channels), as it is read here.
+        name: Of the model, in the message.
+
+    Raises:
+        ValueError: If these are (channels, height, width), as of PyTorch.
+    """
+    if shape[0] in (1, 3) and shape[2] > 4:
+        raise ValueError(
+            f"{name} takes its channels first, {shape}, and images have them last: "
+            "convert it for (height, width, channels)."
+        )

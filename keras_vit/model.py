@@ -235,22 +235,27 @@ def with_head(
 def with_rgb_input(model: keras.Model) -> keras.Model:
     """A model of grey images, for colour images: it reads their luma.
 
-    The weights of red, green and blue go into the kernel of the first convolution, so
-    it costs no operation, and an image of equal channels gives the same logits.
+    In a model that `build_vit` made, the weights of red, green and blue go into the
+    kernel of the first convolution, so it costs no operation; before any other comes one
+    convolution of 1 x 1. An image of equal channels gives the same numbers.
 
     Args:
-        model: Built by `build_vit`, of one channel.
+        model: From images `(b, height, width, 1)`.
 
     Raises:
-        ValueError: If another function made the model, or it has other channels.
+        ValueError: If the model has other channels.
 
     Source: ITU-R BT.601, section 2.5.1 (luma).
     """
-    config = config_of(model)
-    if config.channels != 1:
+    channels = model.input_shape[-1]
+    if channels != 1:
         raise ValueError(
-            f"Only a model of one channel reads luma. Received: {config.channels} channels"
+            f"Only a model of one channel reads luma. Received: {channels} channels"
         )
+    try:
+        config = config_of(model)
+    except ValueError:
+        return _behind_luma(model)
     changed = dataclasses.replace(
         config, channels=3, mean=config.mean * 3, std=config.std * 3
     )
@@ -261,6 +266,14 @@ def with_rgb_input(model: keras.Model) -> keras.Model:
             weights[0] = weights[0] * np.array(_LUMA)[:, None]
         layer.set_weights(weights)
     return copy
+
+
+def _behind_luma(model: keras.Model) -> keras.Model:
+    image = keras.Input((*model.input_shape[1:3], 3), name="image")
+    luma = keras.layers.Conv2D(1, 1, use_bias=False, trainable=False, name="luma")
+    grey = luma(image)
+    luma.set_weights([np.reshape(_LUMA, (1, 1, 3, 1))])
+    return keras.Model(image, model(grey))
 
 
 def _embedding_fields(model, found):

@@ -163,6 +163,29 @@ class ImageSource:
         )
         return Split(examples, sum(it.count for it in self.splits.values()))
 
+    def in_order(self, order: Sequence[int]) -> Self:
+        """The same with its classes in another order, which the labels follow.
+
+        Args:
+            order: Today's label of each class, in the order that is wanted.
+        """
+        moved = np.argsort(order).astype("int32")  # the new label of each of today's
+
+        def relabelled(split: Split) -> Split:
+            if split.arrays is not None:
+                examples, labels = split.arrays
+                return make_split(examples, moved[labels])
+            examples = split.examples.map(
+                lambda raw, label: (raw, tf.gather(moved, label))
+            )
+            return Split(examples, split.count)
+
+        return dataclasses.replace(
+            self,
+            class_names=tuple(self.class_names[label] for label in order),
+            splits={name: relabelled(split) for name, split in self.splits.items()},
+        )
+
     def paths(self, name: str) -> list[bytes]:
         """Files of a folder's split."""
         return self.splits[name].arrays[0].tolist()

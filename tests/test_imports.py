@@ -50,6 +50,8 @@ RANKS = [
     {"keras_vit.rehearsal"},
     {"keras_vit"},
     {
+        "keras_vit_export.end_types",
+        "keras_vit_export.labels",
         "keras_vit_export.latency",
         "keras_vit_export.meaning",
         "keras_vit_export.pixel_scale",
@@ -61,11 +63,12 @@ RANKS = [
         "keras_vit_export.accelerators",
         "keras_vit_export.inspection",
         "keras_vit_export.interpreters",
-        "keras_vit_export.ends",
         "keras_vit_export.packing",
         "keras_vit_export.self_test",
         "keras_vit_export.terminal",
     },
+    {"keras_vit_export.opened"},
+    {"keras_vit_export.ends"},
     {
         "keras_vit_export.activations",
         "keras_vit_export.description",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import keras_vit_files
+from keras_vit_export import labels
 from keras_vit_export.terminal import quiet
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def open_model(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
     with quiet():
         classifier = open_classifier(path, **ends)
     classifier.trained_on = _records(path, classifier)
+    for line in classifier.remarks:
+        print(line, file=sys.stderr)
     return classifier
 
 
@@ -66,22 +69,12 @@ def open_keras(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
 
 def given_ends(options: argparse.Namespace) -> dict[str, Any]:
     """What options say of a model's two ends, for `open_model`."""
-    labels = options.labels
+    path = options.labels
     return {
         "input_scale": options.input_scale,
         "logits": options.logits,
-        "class_names": () if labels is None else read_labels(labels),
+        "class_names": () if path is None else read_labels(path),
     }
-
-
-def say_unknown_scale(source: str) -> None:
-    """Says it where nothing tells what range of pixels a model takes."""
-    if not source:
-        print(
-            "Nothing in the model says what range its pixels have; 0..255 is taken "
-            "(--input-scale says another).",
-            file=sys.stderr,
-        )
 
 
 def read_labels(path: pathlib.Path) -> tuple[str, ...]:
@@ -91,10 +84,9 @@ def read_labels(path: pathlib.Path) -> tuple[str, ...]:
         ValueError: If it is missing, no text, or has empty lines between names.
     """
     try:
-        text = keras_vit_files.existing_file(path).read_text(encoding="utf-8-sig")
+        names = labels.parse(keras_vit_files.existing_file(path).read_bytes())
     except UnicodeDecodeError as error:
         raise ValueError(f"'{path}' is no UTF-8 text: {error}") from error
-    names = tuple(line.strip() for line in text.rstrip().splitlines())
     if not names or "" in names:
         raise ValueError(f"'{path}' must have a class name in each line.")
     return names
@@ -119,7 +111,9 @@ def data_for(
         tuple(map(same_name, names))
         for names in (classifier.class_names, source.class_names)
     )
-    if len(known) != len(given) or (classifier.named and known != given):
+    if len(known) != len(given) or (
+        classifier.named and sorted(known) != sorted(given)
+    ):
         raise ValueError(
             f"'{options.model}' and {options.dataset!r} differ in their classes. "
             f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
@@ -127,6 +121,9 @@ def data_for(
     if not classifier.named:
         print("The model names no classes: they are taken for those of the data set.")
         classifier.name_classes(source.class_names)
+    elif known != given:
+        print("The model has the classes in another order: they are matched by name.")
+        source = source.in_order([given.index(name) for name in known])
     records = known_records({KEY: classifier.trained_on})
     reported = choose_part(source, options, records, whole=whole)
     for line in reported.words:

@@ -32,7 +32,6 @@ from keras_vit_export.arguments import (
     check_writable,
     given_ends,
     no_image,
-    say_unknown_scale,
     write_json,
 )
 from keras_vit_export.terminal import quiet
@@ -73,14 +72,13 @@ class Summary:
         images: Number of rows.
         unreadable: Files whose row has an error in place of a class.
         left_out: What has no row, a line a reason.
-        scale_source: How it is known what range of pixels the model takes; empty if
-            nothing tells.
+        remarks: What is to be said of the model, a line each.
     """
 
     images: int
     unreadable: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    scale_source: str = ""
+    remarks: tuple[str, ...] = ()
 
 
 def classify_folder(
@@ -146,8 +144,8 @@ def classify_folder(
         except (KeyboardInterrupt, WorkerDiedError) as error:
             kept = f"{images:,} rows are kept in '{output}'; the same command goes on."
             raise type(error)(f"{error} {kept}".strip()) from None
-    source = classifier.scale_source
-    return Summary(images, tuple(unreadable), tuple(left_out.lines), source)
+    remarks = tuple(filter(None, (*classifier.remarks, classifier.doubt)))
+    return Summary(images, tuple(unreadable), tuple(left_out.lines), remarks)
 
 
 def classify(options: argparse.Namespace) -> int:
@@ -179,7 +177,8 @@ def classify(options: argparse.Namespace) -> int:
         )
     for line in summary.left_out:
         print(line)
-    say_unknown_scale(summary.scale_source)
+    for line in summary.remarks:
+        print(line, file=sys.stderr)
     write_json(
         options.json,
         {"images": summary.images, "unreadable": len(summary.unreadable)},

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
-from keras_vit_export import meaning
+from keras_vit_export import labels, meaning
 from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import PixelScale
+from keras_vit_export.pixel_scale import PixelScale, doubt
 from keras_vit_export.runtime import Classifier
-from keras_vit_pixels import check_pixels, fit_image, open_image
+from keras_vit_pixels import check_channels_last, check_pixels, fit_image, open_image
 
 if TYPE_CHECKING:
     import keras
@@ -29,6 +29,8 @@ class AnyClassifier(Protocol):
     scale: PixelScale
     scale_source: str
     is_guess: bool
+    doubt: str
+    remarks: tuple[str, ...]
     meaning: Meaning
     trained_on: list[dict]
 
@@ -62,6 +64,7 @@ class KerasClassifier:
         scale: Where nothing tells what the model takes, that is taken: `"0..255"`.
         scale_source: How `scale` is known; empty if nothing tells.
         is_guess: Whether it is only what suits the model's first layers best.
+        remarks: What else is to be said of it, a line each.
         meaning: Of the model's numbers.
         named: Whether the classes have names.
         trained_on: What its file says of its training (`keras_vit.trained_on`).
@@ -105,6 +108,9 @@ class KerasClassifier:
         self.operations: dict[str, dict[str, int]] = {}
         self.trained_on: list[dict] = []
         self.preprocessing = ends.rule
+        self.remarks: tuple[str, ...] = ()
+        if channels not in (1, 3):
+            self.remarks = (f"It takes {channels} channels: arrays, no image files.",)
         self.name_classes(tuple(class_names) or ends.class_names)
         self._find_meaning(ends.meaning, logits)
 
@@ -126,6 +132,19 @@ class KerasClassifier:
         copied.model, copied._call = model, _traced(model)
         return copied
 
+    def with_rgb_input(self) -> Self:
+        """The same of a model of one channel, for colour images.
+
+        Raises:
+            ValueError: If the model has other channels.
+        """
+        from keras_vit import with_rgb_input
+
+        copied = self.with_model(with_rgb_input(self.model))
+        copied._bare = with_rgb_input(self._bare)
+        copied.preprocessing = self.preprocessing | {"channels": 3}
+        return copied
+
     def check_meaning(self) -> None:
         """Raises a `ValueError` if the model's numbers aren't those of a classifier."""
         if self.meaning.is_known:
@@ -135,17 +154,22 @@ class KerasClassifier:
         raise ValueError(meaning.explain(self.meaning, self._example, self.class_names))
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Gives the classes their names, or numbers if `()`.
+        """Gives the classes their names, each its own; numbers if `()`.
 
         Raises:
-            ValueError: If there is not one name for each, each its own.
+            ValueError: If there is not one name for each.
         """
         from keras_vit.config import check_class_names
 
         count = self.model.output_shape[-1]
-        check_class_names(tuple(names), count)
+        check_class_names(labels.told_apart(names), count)
         self.named = bool(names)
-        self.class_names = tuple(names) or tuple(f"class {i}" for i in range(count))
+        self.class_names = labels.told_apart(names or [""] * count)
+
+    @property
+    def doubt(self) -> str:
+        """What to say of a range of pixels that nothing tells for sure, else nothing."""
+        return doubt(self.scale, self.scale_source, self.is_guess)
 
     @property
     def ends_in_probabilities(self) -> bool:
@@ -267,6 +291,7 @@ def _check(model) -> None:
             "The model must take one image of a fixed size, shape "
             f"(b, height, width, c). Received: input shape {taken}"
         )
+    check_channels_last(taken[1:], "The model")
     # A Sequential around a model has no `output`.
     one = not isinstance(getattr(model, "output", None), dict) and len(given) == 2
     if one and given[1] == 1:

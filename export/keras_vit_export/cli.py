@@ -77,7 +77,7 @@ def _import(modules: Sequence[str]) -> None:
         try:
             with quiet():
                 importlib.import_module(name)
-        except Exception as error:  # code of the user's own
+        except (Exception, SystemExit) as error:  # code of the user's own
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"--import {name} failed. {reason}") from error
 

@@ -18,7 +18,6 @@ from keras_vit_export.arguments import (
     next_free,
     open_keras,
     open_model,
-    say_unknown_scale,
     write_bytes,
     write_json,
     write_together,
@@ -95,18 +94,11 @@ def export(options: argparse.Namespace) -> int:
     """A `.keras` -> a `.tflite` and its reports, or nothing if it lost too much."""
     _check_export(options)
     with quiet():
-        from keras_vit import with_rgb_input
         from keras_vit_export import budget, page
-        from keras_vit_export.classifiers import KerasClassifier
         from keras_vit_export.exporter import Exporter
-    ends = given_ends(options)
-    classifier = open_keras(options.model, **ends)
+    classifier = open_keras(options.model, **given_ends(options))
     if options.rgb:
-        trained_on = classifier.trained_on
-        classifier = KerasClassifier(
-            with_rgb_input(classifier.model), class_names=ends["class_names"]
-        )
-        classifier.trained_on = trained_on
+        classifier = classifier.with_rgb_input()
     data = data_for(classifier, options) if options.dataset else None
     with quiet():
         exporter = Exporter(classifier, data, options.rewrites, options.compat)
@@ -182,7 +174,8 @@ def classify(options: argparse.Namespace) -> int:
 
     check_writable(options.json, read=[options.model, *options.images])
     classifier = open_model(options.model, **given_ends(options))
-    say_unknown_scale(classifier.scale_source)
+    if classifier.doubt:
+        print(classifier.doubt, file=sys.stderr)
     results, unreadable = {}, 0
     paths, left_out = image_paths(options.images)
     for path in paths:

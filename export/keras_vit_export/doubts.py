@@ -1,5 +1,7 @@
 """What nothing in a model tells is held against labelled images, or said to be open."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
@@ -40,24 +42,41 @@ def settle(
         return ()
     if batches is None:
         classifier.check_meaning()
-        return () if classifier.scale_source else (_unchecked(),)
+        line = f"{classifier.doubt} Without labelled images nothing was checked."
+        return (line,) if classifier.doubt else ()
     images, labels, _ = look_through(batches, IMAGES)
     check_pixels(images)
     labels = labels.reshape(-1)
-    right = classifier.output(images).argmax(axis=1) == labels
+    rows = classifier.output(images)
+    right = rows.argmax(axis=1) == labels
     if not classifier.meaning.is_known:
-        if not beats_chance(int(right.sum()), labels):
+        # Patterns may not show it, which are like nothing that it has seen.
+        if meaning.are_bounded(rows):
+            classifier.meaning = Meaning(meaning.BOUNDED, "all are in -1..1")
+        if not classifier.meaning.may_be_logits or not beats_chance(
+            int(right.sum()), labels
+        ):
             classifier.check_meaning()
         count = f"{right.mean():.1%} right on {len(labels)} labelled images"
         classifier.meaning = Meaning(meaning.LOGITS, f"the largest is {count}")
     return () if settled else _compare_scales(classifier, images, labels, right)
 
 
-def _unchecked() -> str:
-    return (
-        "Nothing in the model says what range its pixels have, and without labelled "
-        "images nothing was checked: 0..255 is taken for granted."
-    )
+def match_classes(classifier: AnyClassifier, names: Sequence[str]) -> None:
+    """Gives the classes of a model without names those of its images.
+
+    Raises:
+        ValueError: If a model with names has the same in another order.
+    """
+    if not classifier.named:
+        classifier.name_classes(names)
+    elif sorted(names) == sorted(classifier.class_names) and (
+        tuple(names) != classifier.class_names
+    ):
+        raise ValueError(
+            "The images have the model's classes in another order. Received: "
+            f"{names[:5]} and {classifier.class_names[:5]}"
+        )
 
 
 def _compare_scales(

@@ -20,7 +20,7 @@ from keras_vit_export.convert import (
     read_origin,
 )
 from keras_vit_export.description import describe
-from keras_vit_export.doubts import settle
+from keras_vit_export.doubts import match_classes, settle
 from keras_vit_export.float_models import FloatModels
 from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
@@ -164,8 +164,8 @@ class Exporter:
         self.splits = find_splits(images)
         self._check_images()
         self.taken_for_granted = settle(self.origin.classifier, self.splits.choice)
-        if isinstance(images, ImageData) and not self.origin.classifier.named:
-            self.origin.classifier.name_classes(images.class_names)
+        if isinstance(images, ImageData):
+            match_classes(self.origin.classifier, images.class_names)
         self.floats = FloatModels(self.origin, self.splits)
 
     def _check_images(self) -> None:

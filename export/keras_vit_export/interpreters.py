@@ -58,13 +58,15 @@ def start(interpreter: type, content: bytes, num_threads: int, is_whole: bool) -
         is_whole: Whether a digest has shown that the model is as it was written.
 
     Raises:
-        RefusedError: If tflite_runtime would compute it wrongly.
+        RefusedError: If tflite_runtime would compute it wrongly, or an input but for the
+            number of images has no fixed size.
         Exception: The interpreter's own, of any class.
     """
     old = interpreter.__module__.startswith("tflite_runtime")
     if old and not is_whole:
         try_in_a_child(content, num_threads)
     started = interpreter(model_content=content, num_threads=num_threads)
+    _check_sizes(started)
     started.allocate_tensors()
     if old and _is_mixed(started):
         raise RefusedError(
@@ -73,6 +75,17 @@ def start(interpreter: type, content: bytes, num_threads: int, is_whole: bool) -
             "export with --compat 2.14 (not int4)."
         )
     return started
+
+
+def _check_sizes(interpreter: Any) -> None:
+    for taken in interpreter.get_input_details():
+        # Its `shape` has 1 where any size will do.
+        sizes = tuple(map(int, taken.get("shape_signature", ())))
+        if min(sizes[1:], default=1) < 1:
+            raise RefusedError(
+                " takes images of any size: convert it with its height and width fixed. "
+                f"Received: {sizes}"
+            )
 
 
 def try_in_a_child(content: bytes, num_threads: int) -> None:

@@ -13,6 +13,8 @@ PROBABILITIES = "probabilities"
 LOGITS = "logits"
 SIGMOIDS = "probabilities of classes that do not exclude each other (sigmoids)"
 EMBEDDING = "vectors of length 1, an embedding"
+SCALED = "numbers that sum to the same but not to 1, such as percent"
+BOUNDED = "numbers that a tanh or a cosine keeps in -1..1"
 NUMBERS = "numbers of no classes"
 UNKNOWN = "numbers of unknown meaning"
 
@@ -46,6 +48,11 @@ class Meaning:
         """Whether probabilities of classes follow from them."""
         return self.kind in (PROBABILITIES, LOGITS)
 
+    @property
+    def may_be_logits(self) -> bool:
+        """Whether nothing speaks against it."""
+        return self.kind == UNKNOWN
+
 
 def patterns(shape: Sequence[int]) -> list[np.ndarray]:
     """Images that have nothing in common, pixels in 0..255, to see what a model gives.
@@ -77,9 +84,22 @@ def of_rows(rows: np.ndarray, step: float = 0.0) -> Meaning:
     lengths = np.linalg.norm(rows, axis=1)
     if lengths.any() and _is_one(lengths[lengths > 0]):  # black may be no direction
         return Meaning(EMBEDDING, "rows have length 1")
+    sums = rows.sum(axis=1)
+    if (rows >= 0).all() and sums[0] > 0 and _is_one(sums / sums[0]) and _vary(rows):
+        return Meaning(SCALED, f"rows sum to {sums.mean():.4g}")
     if rows.any() and ((rows >= 0) & (rows <= 1)).all():
         return Meaning(SIGMOIDS, "all are in 0..1, and rows don't sum to 1")
     return Meaning(UNKNOWN, "rows neither sum to 1 nor have length 1")
+
+
+def are_bounded(rows: np.ndarray) -> bool:
+    """Whether no number leaves -1..1, as few logits of real images do."""
+    return bool((np.abs(rows) <= 1).all())
+
+
+def _vary(rows: np.ndarray) -> bool:
+    """Whether they are not the same row again and again."""
+    return not np.allclose(rows, rows[0], rtol=1e-3, atol=1e-6)
 
 
 def of_loss(loss: Any) -> Meaning | None:

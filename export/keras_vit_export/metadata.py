@@ -5,15 +5,16 @@ keeps its label file: runtimes read the model from the front and never see it.
 Standard library only.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
-import re
 import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-from keras_vit_export.tables import read_description
+from keras_vit_export import labels
+from keras_vit_export.tables import Description, read_description
 
 LABELS = "labels.txt"
 CONTRACT = "keras_vit.json"
@@ -52,8 +53,30 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
 
 
-def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Class names and contract of a `.tflite`; empty where it carries none.
+@dataclasses.dataclass(frozen=True)
+class Attached:
+    """What a `.tflite` carries behind its model and in it.
+
+    Attributes:
+        class_names: Name of each class, or `()`.
+        contract: Of ours: `"preprocessing"` and whatever else describes the file.
+        description: MediaPipe's metadata, of files of other makes.
+        remarks: What could not be read of these, a line each.
+    """
+
+    class_names: tuple[str, ...] = ()
+    contract: dict[str, Any] = dataclasses.field(default_factory=dict)
+    description: Description = dataclasses.field(default_factory=Description)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this package wrote the file, whose models scale pixels themselves."""
+        return "preprocessing" in self.contract
+
+
+def read(model: bytes) -> Attached:
+    """What a `.tflite` carries; nothing where it carries none.
 
     Raises:
         DamagedError: If its contract has the digest of another flatbuffer.
@@ -62,7 +85,7 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
     if not zipfile.is_zipfile(io.BytesIO(model)):
         if _ZIP_START in model:
             raise ValueError("Its end, which holds class names and more, is missing.")
-        return (), {}
+        return Attached(description=read_description(model))
     with zipfile.ZipFile(io.BytesIO(model)) as archive:
         # Else a file whose name is damaged would be one that is not there.
         if archive.testzip():
@@ -75,9 +98,13 @@ def read(model: bytes) -> tuple[tuple[str, ...], dict[str, Any]]:
         found = digest(model[:end])
         if contract.get("sha256", found) != found:
             raise DamagedError("its SHA-256 is not that of the model that was written.")
-        # Of other exporters it has any name.
         ours = CONTRACT in names
-        named = (not ours and read_description(model).labels) or LABELS
-        labels = archive.read(named).decode("utf-8-sig") if named in names else ""
-    lines = re.split(r"\r?\n", labels.rstrip("\r\n")) if labels else []
-    return tuple(line.strip() for line in lines), contract
+        description = Description() if ours else read_description(model)
+        named = description.labels or LABELS  # of other exporters it has any name
+        content = archive.read(named) if named in names else b""
+    try:
+        class_names, remarks = labels.parse(content), ()
+    except UnicodeDecodeError:
+        class_names = ()
+        remarks = (f"The class names in its {named} are no UTF-8 and are not used.",)
+    return Attached(class_names, contract, description, remarks)

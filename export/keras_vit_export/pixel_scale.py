@@ -72,6 +72,12 @@ class PixelScale:
         pixels = pixels[..., ::-1] if self.bgr else pixels
         return (pixels - np.float32(self.mean)) / np.float32(self.std)
 
+    def span(self) -> tuple[float, float]:
+        """The least and the largest number that pixels become."""
+        mean, std = np.broadcast_arrays(self.mean, self.std)
+        ends = (np.array([[0.0], [255.0]]) - mean) / std
+        return float(ends.min()), float(ends.max())
+
 
 def common(channels: int) -> list[PixelScale]:
     """What models are commonly trained on, `"0..255"` first."""
@@ -80,6 +86,25 @@ def common(channels: int) -> list[PixelScale]:
         for name, parts in _NAMED.items()
         if {len(parts[0]), len(parts[1])} <= {1, channels}
     ]
+
+
+def doubt(scale: PixelScale, source: str, is_guess: bool) -> str:
+    """What to say of a scale that nothing tells for sure, else nothing.
+
+    Args:
+        scale: That is taken.
+        source: How it is known; empty if nothing tells.
+        is_guess: Whether it is only likely.
+    """
+    other = "input_scale (--input-scale) says another."
+    if not source:
+        return (
+            "Nothing in the model says what range its pixels have: "
+            f"{scale.name} is taken for granted; {other}"
+        )
+    if is_guess:
+        return f"By {source} pixels are likely of {scale.name}, which is taken; {other}"
+    return ""
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -13,17 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_vit_export import (
-    accelerators,
-    ends,
-    inspection,
-    interpreters,
-    meaning,
-    metadata,
-    tables,
-)
+from keras_vit_export import accelerators, ends, inspection, labels, meaning
 from keras_vit_export.latency import Latency
 from keras_vit_export.meaning import Meaning
+from keras_vit_export.opened import open_file
+from keras_vit_export.pixel_scale import doubt
 from keras_vit_export.self_test import UselessError, Verdict, find_self_test
 from keras_vit_files import existing_file
 from keras_vit_pixels import check_pixels, fit_array, fit_image, open_image
@@ -51,6 +45,8 @@ class Classifier:
         scale: What a file of another make takes; that of ours is `"0..255"`.
         scale_source: How `scale` is known; empty if nothing tells, and `"0..255"` is
             taken.
+        is_guess: Whether `scale` is only likely.
+        remarks: What is to be said of the file's class names, a line each.
         named: Whether the classes have names.
         accelerator: What it runs on, `"cpu"` or `"gpu"`.
         verdict: Of the self-test there, or `None` if there was none.
@@ -84,30 +80,21 @@ class Classifier:
         content = (
             model if isinstance(model, bytes) else existing_file(model).read_bytes()
         )
-        self._load(content, num_threads, name)
+        self._file = open_file(content, num_threads, name)
         self._turn = threading.Lock()
-        self._input, self._output = self._check(name)
         self.size_bytes = len(content)
         self.content = content
-        shape = tuple(int(side) for side in self._input["shape"][1:])
-        self.preprocessing = ends.find_rule(self.contract, shape, name)
-        self.scale, self.scale_source = ends.find_scale(
-            self.contract, self._described, self._input, input_scale
-        )
-        self.is_guess = False
-        if not self.scale_source:
-            warnings.warn(
-                f"{name} does not say what range its pixels have: 0..255 is taken. "
-                "input_scale says another.",
-                stacklevel=2,
-            )
+        self.contract = self._file.attached.contract
+        self.preprocessing = ends.find_rule(self._file)
+        found = ends.find_scale(self._file, input_scale)
+        self.scale, self.scale_source = found.scale, found.source
+        self.is_guess, self._in_bytes = found.is_guess, found.in_bytes
         self._logits = logits
-        count = int(self._output["shape"][-1])
-        if class_names and len(class_names) != count:
-            raise ValueError(
-                f"class_names must name {count} classes. Received: {len(class_names)}"
-            )
-        self.name_classes(class_names or self.class_names)
+        names, self.remarks = ends.find_names(self._file, class_names)
+        self.name_classes(names)
+        for line in (*self.remarks, self.doubt):
+            if line:
+                warnings.warn(f"{name}: {line}", stacklevel=2)
         self.accelerator, self.verdict = "cpu", None
         self._meaning: Meaning | None = None
         self._gpu: accelerators.Gpu | None = None
@@ -130,9 +117,15 @@ class Classifier:
         return classifier
 
     def name_classes(self, names: Sequence[str]) -> None:
-        """Gives the classes their names; numbers if there is not one for each."""
-        count = int(self._output["shape"][-1])
-        self.class_names, self.named = ends.find_names(names, count)
+        """Gives the classes their names, each its own; numbers if `()`."""
+        count = self._file.num_classes
+        self.named = bool(names)
+        self.class_names = labels.told_apart(names or [""] * count)
+
+    @property
+    def doubt(self) -> str:
+        """What to say of a range of pixels that nothing tells for sure, else nothing."""
+        return doubt(self.scale, self.scale_source, self.is_guess)
 
     def judge(self, probabilities: np.ndarray) -> Verdict:
         """Holds an answer to `test_image` against the one that the file carries."""
@@ -141,10 +134,9 @@ class Classifier:
     @property
     def test_image(self) -> np.ndarray:
         """The self-test's pattern, uint8 `(height, width, c)`; black without one."""
-        shape = tuple(map(int, self._input["shape"][1:]))
         if self.self_test is None:
-            return np.zeros(shape, "uint8")
-        return self.self_test.pattern.draw(shape)
+            return np.zeros(self._file.shape, "uint8")
+        return self.self_test.pattern.draw(self._file.shape)
 
     def attempt(
         self,
@@ -158,10 +150,10 @@ class Classifier:
             patience: Seconds after which it is taken to hang.
         """
         images = self.test_image[None] if images is None else images
-        trial = accelerators.attempt(self.content, self._scaled(images), patience)
+        trial = accelerators.attempt(self.content, self._stored(images), patience)
         if trial.rows is None:
             return trial
-        rows = self._as_probabilities(self._as_numbers(trial.rows))
+        rows = self._as_probabilities(self._file.output_type.numbers(trial.rows))
         return dataclasses.replace(trial, rows=rows)
 
     def _judged(self, name: str, place: str) -> Verdict:
@@ -212,25 +204,6 @@ class Classifier:
         self.verdict = self._judged(name, "GPU")
         return f"the GPU, which passes the self-test: {said}."
 
-    def _load(self, content: bytes, num_threads: int, name: str) -> None:
-        interpreter = interpreters.find()
-        try:
-            self.class_names, self.contract = metadata.read(content)
-            self._described = tables.read_description(content)
-            is_whole = "sha256" in self.contract
-            self._interpreter = interpreters.start(
-                interpreter, content, num_threads, is_whole
-            )
-        except metadata.DamagedError as error:
-            raise ValueError(f"{name} is damaged: {error}") from error
-        except interpreters.RefusedError as error:
-            raise ValueError(f"{name}{error}") from error
-        except Exception as error:  # a cut-off file fails in many places
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"{name} is cut off or is no TFLite model. {reason}"
-            ) from error
-
     @property
     def meaning(self) -> Meaning:
         """What the file's numbers are; of other makes, by what they are for patterns."""
@@ -244,14 +217,14 @@ class Classifier:
         self._meaning = found
 
     def _find_meaning(self) -> Meaning:
-        if ends.is_ours(self.contract):
+        if self._file.attached.is_ours:
             return Meaning(meaning.PROBABILITIES, "its contract")
-        rows = self.output(meaning.patterns(self._input["shape"][1:]))
+        rows = self.output(meaning.patterns(self._file.shape))
         self._example = rows[0]
-        if self._described.calibrated:
+        if self._file.attached.description.calibrated:
             source = "its metadata want a score calibration"
             return Meaning(meaning.UNKNOWN, source)
-        return meaning.of_rows(rows, float(self._output["quantization"][0]))
+        return meaning.of_rows(rows, self._file.output_type.scale)
 
     def check_meaning(self) -> None:
         """Raises a `ValueError` if the file's numbers aren't those of a classifier."""
@@ -259,26 +232,6 @@ class Classifier:
             raise ValueError(
                 meaning.explain(self.meaning, self._example, self.class_names)
             )
-
-    def _check(self, name: str) -> tuple[dict, dict]:
-        """The one input and the one output, if they are an image classifier's."""
-        inputs = self._interpreter.get_input_details()
-        outputs = self._interpreter.get_output_details()
-        tensors = [*inputs, *outputs]
-        ranks = [len(tensor["shape"]) for tensor in tensors]
-        types = [np.dtype(tensor["dtype"]).name for tensor in tensors]
-        if (
-            (len(inputs), len(outputs), ranks) != (1, 1, [4, 2])
-            or inputs[0]["shape"][0] != 1
-            or types[0] not in ("float32", "uint8")
-            or types[1] not in ("float32", "uint8")
-        ):
-            raise ValueError(
-                f"{name} is no image classifier: one image (1, height, width, c) of "
-                "float32 or uint8 in, one row (1, classes) of the same out. Received: "
-                f"ranks {ranks}, types {types}"
-            )
-        return inputs[0], outputs[0]
 
     def __call__(self, image: str | pathlib.Path | np.ndarray) -> dict[str, float]:
         """Probability of each class for what `read` takes, the largest first."""
@@ -328,7 +281,9 @@ class Classifier:
 
     def output_of(self, numbers: np.ndarray) -> np.ndarray:
         """What the model gives for images that are scaled already."""
-        return np.stack([self._as_numbers(self._on_cpu(it)) for it in numbers])
+        taken, given = self._file.input_type, self._file.output_type
+        rows = [given.numbers(self._file.run(taken.stored(it))) for it in numbers]
+        return np.stack(rows)
 
     def output(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """What the model itself gives: probabilities, or of other makes any numbers."""
@@ -343,14 +298,14 @@ class Classifier:
         Raises:
             ValueError: If the rounds are not positive.
         """
-        shape = self._input["shape"][1:]
-        image = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+        rng = np.random.default_rng(0)
+        image = rng.integers(0, 256, self._file.shape, "uint8")
         return Latency.of(lambda: self._run(image), rounds)
 
     @property
     def ends(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The input and the output as the interpreter describes them."""
-        return self._input, self._output
+        return self._file.taken, self._file.given
 
     @property
     def operations(self) -> dict[str, dict[str, int]]:
@@ -366,31 +321,19 @@ class Classifier:
         return self._as_probabilities(self._numbers(image))
 
     def _numbers(self, image: np.ndarray) -> np.ndarray:
-        image = self._scaled(image)
+        run = self._file.run if self._gpu is None else self._gpu
         with self._turn:
-            row = self._on_cpu(image) if self._gpu is None else self._gpu(image)
+            row = run(self._stored(image))
         if not np.isfinite(row).all():
             raise ValueError("The model can't be run. It gives NaN or infinity.")
-        return self._as_numbers(row)
+        return self._file.output_type.numbers(row)
 
-    def _scaled(self, image: np.ndarray) -> np.ndarray:
-        return image if self.scale.name == "0..255" else self.scale(image)
-
-    def _on_cpu(self, image: np.ndarray) -> np.ndarray:
-        pixels = np.asarray(image, self._input["dtype"])[None]
-        self._interpreter.set_tensor(self._input["index"], pixels)
-        try:
-            self._interpreter.invoke()
-        except RuntimeError as error:  # damage that no digest could tell
-            reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"The model can't be run. {reason}") from error
-        return self._interpreter.get_tensor(self._output["index"])[0]
-
-    def _as_numbers(self, row: np.ndarray) -> np.ndarray:
-        scale, zero_point = self._output["quantization"]
-        if not scale:
-            return row
-        return (row.astype("float32") - np.float32(zero_point)) * np.float32(scale)
+    def _stored(self, images: np.ndarray) -> np.ndarray:
+        """Pixels as the model takes them."""
+        if self._in_bytes:
+            return np.asarray(images, self._file.input_type.kind)
+        scaled = images if self.scale.name == "0..255" else self.scale(images)
+        return self._file.input_type.stored(scaled)
 
     def _as_probabilities(self, row: np.ndarray) -> np.ndarray:
         self.check_meaning()

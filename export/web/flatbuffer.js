@@ -3,7 +3,8 @@
 // Places of fields in the tables of TFLite's schema.fbs and of metadata_schema.fbs.
 const MODEL = { subgraphs: 2, buffers: 4, metadata: 6 };
 const ENTRY = { name: 0, buffer: 1 };
-const GRAPH = { tensors: 0, outputs: 2 };
+const GRAPH = { tensors: 0, inputs: 1, outputs: 2 };
+const TENSOR = { shape: 0, quantization: 4, signature: 7 };
 const DESCRIPTION = { subgraphs: 3, inputs: 2, outputs: 3, units: 4, files: 6 };
 const [NORMALIZATION, CALIBRATION] = [1, 2]; // kinds of process units
 const LABELS = [2, 3]; // kinds of files: of an axis, of a value
@@ -62,6 +63,11 @@ class Table {
     return Array.from({ length }, (_, i) => this.view.getFloat32(first + 4 * i, true));
   }
 
+  int32s(field) {
+    const [length, first] = this.vector(field);
+    return Array.from({ length }, (_, i) => this.view.getInt32(first + 4 * i, true));
+  }
+
   content(field) {
     const [length, first] = this.vector(field);
     return this.bytes.subarray(first, first + length);
@@ -72,16 +78,25 @@ class Table {
   }
 }
 
-/** Scale and zero point of the first output, where it is of integers. */
-export function outputQuantization(bytes) {
+/** Scale and zero point of the first input and output, 0 where there are none; and the input's sizes. */
+export function quantizationOf(bytes) {
   const [graph] = new Table(bytes).tables(MODEL.subgraphs);
-  const [, first] = graph.vector(GRAPH.outputs);
-  const tensor = graph.tables(GRAPH.tensors)[graph.view.getInt32(first, true)];
-  const quantization = tensor.table(4);
-  const [, zeroPoint] = quantization?.vector(3) ?? [0, 0];
+  const tensors = graph.tables(GRAPH.tensors);
+  const [input, output] = [GRAPH.inputs, GRAPH.outputs].map((field) => tensors[graph.int32s(field)[0]]);
+  const signature = input.int32s(TENSOR.signature); // with -1 for sizes that vary
   return {
-    scale: quantization?.floats(2)[0] ?? 1,
-    zeroPoint: zeroPoint ? Number(quantization.view.getBigInt64(zeroPoint, true)) : 0,
+    input: quantization(input),
+    output: quantization(output),
+    sizes: signature.length ? signature : input.int32s(TENSOR.shape),
+  };
+}
+
+function quantization(tensor) {
+  const table = tensor.table(TENSOR.quantization);
+  const [length, zeroPoint] = table?.vector(3) ?? [0, 0];
+  return {
+    scale: table?.floats(2)[0] ?? 0,
+    zeroPoint: length ? Number(table.view.getBigInt64(zeroPoint, true)) : 0,
   };
 }
 

@@ -5,7 +5,8 @@ import {
   unloadLiteRt,
 } from "@litertjs/core";
 import { ascii, FileError, storedFiles } from "./archive.js";
-import { outputQuantization, readDescription } from "./flatbuffer.js";
+import { endsOf, namesOf, numbersOf, pixelsOf, ruleOf } from "./ends.js";
+import { readDescription } from "./flatbuffer.js";
 import { fitImage } from "./pixels.js";
 import { draw, explain, find, judge } from "./self-test.js";
 
@@ -46,7 +47,7 @@ function dropRuntime() {
 }
 
 /**
- * What can be known of a model without running it: `{ bytes, name, labels, contract, description }`.
+ * What can be known of a model without running it: `{ bytes, name, labels, contract, description, doubt }`.
  *
  * Throws a FileError if the bytes are no TFLite model, were cut off behind it, or are not
  * those whose digest the file has.
@@ -60,7 +61,7 @@ export async function readModel(bytes, name) {
     const reason = error instanceof FileError ? error.message : "";
     throw new FileError(`“${name}” is cut off or damaged: its class names can't be read. ${reason}`);
   }
-  const { labels, contract, end } = read;
+  const { labels, contract, end, doubt } = read;
   // Browsers have it on https and on loopback only.
   if (self.crypto.subtle && contract.sha256) {
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.subarray(0, end)));
@@ -70,7 +71,7 @@ export async function readModel(bytes, name) {
     }
   }
   const description = contract.preprocessing ? null : describe(bytes);
-  return { bytes, name, labels, contract, description };
+  return { bytes, name, labels, contract, description, doubt };
 }
 
 // Of a file of another make; one that is damaged is for LiteRT.js to refuse.
@@ -106,26 +107,25 @@ export class Classifier {
     }
   }
 
-  constructor(compiled, environment, { bytes, name, labels, contract, description }) {
+  constructor(compiled, environment, model) {
+    const { name, labels, contract, description, doubt } = model;
     this.compiled = compiled;
     this.environment = environment;
     this.accelerator = compiled.options.accelerator;
     this.reason = "";
     this.lost = false; // whether the browser has taken the device away
     environment.webGpuDevice?.lost.then(() => (this.lost = true));
-    [this.input, this.output] = tensorsOf(compiled, name);
+    [this.input, this.output] = endsOf(compiled, model);
     this.rule = ruleOf(this.input, contract, name);
     const count = this.output.shape[1];
-    this.labels = labels.length === count ? labels : Array.from({ length: count }, (_, i) => `class ${i}`);
-    this.quantization = this.output.dtype === "uint8" ? outputQuantization(bytes) : { scale: 1, zeroPoint: 0 };
+    const named = namesOf(labels, count);
+    this.labels = named.names;
     this.selfTest = selfTestOf(contract, count, name);
     this.verdict = null; // on the self-test, once it was run
-    this.scale = scaleOf(this.input, description);
+    const pixels = pixelsOf(this.input, description);
+    this.typed = pixels.read;
     this.givesProbabilities = true; // of a file of another make, once it was tried
-    this.doubts = []; // what nothing in the file tells, in words
-    if (description && this.input.dtype === "float32" && description.std.length === 0) {
-      this.doubts.push("Nothing in the file says what range its pixels have: 0..255 is taken.");
-    }
+    this.doubts = [doubt, named.doubt, pixels.doubt].filter(Boolean); // what nothing tells for sure
   }
 
   /** The self-test's image; a black one where the file has no self-test. */
@@ -141,7 +141,7 @@ export class Classifier {
 
   /** Probabilities of the classes for pixels that fit, and the milliseconds it took. */
   async run(pixels) {
-    const typed = this.input.dtype === "uint8" ? Uint8Array.from(pixels) : Float32Array.from(pixels, this.scale);
+    const typed = this.typed(pixels);
     const start = performance.now();
     const input = new Tensor(typed, [...this.input.shape], this.environment);
     const [output] = await this.compiled.run(input);
@@ -149,8 +149,7 @@ export class Classifier {
     const milliseconds = performance.now() - start;
     input.delete();
     output.delete();
-    const { scale, zeroPoint } = this.quantization;
-    return { probabilities: row.map((value) => (value - zeroPoint) * scale), milliseconds };
+    return { probabilities: numbersOf(row, this.output), milliseconds };
   }
 
   /** Whether rows of a file of another make sum to 1, as probabilities do: tried on patterns. */
@@ -160,7 +159,7 @@ export class Classifier {
     let like = !calibrated;
     for (const pixels of patterns) {
       const { probabilities: row } = await this.run(pixels);
-      const rounding = this.output.dtype === "uint8" ? Math.min(0.5, row.length * this.quantization.scale / 2) : 0;
+      const rounding = Math.min(0.5, row.length * this.output.scale / 2);
       const sum = row.reduce((total, value) => total + value, 0);
       like &&= Math.min(...row) >= 0 && Math.abs(sum - 1) < 0.01 + rounding;
     }
@@ -304,52 +303,28 @@ function selfTestOf(contract, count, name) {
   }
 }
 
-function tensorsOf(compiled, name) {
-  const [inputs, outputs] = [compiled.getInputDetails(), compiled.getOutputDetails()];
-  const shapes = [...inputs, ...outputs].map(({ dtype, shape }) => `${dtype} (${[...shape].join(", ")})`);
-  const fits = inputs.length === 1 && outputs.length === 1
-    && inputs[0].shape.length === 4 && outputs[0].shape.length === 2
-    && inputs[0].shape[0] === 1 && [1, 3].includes(inputs[0].shape[3])
-    && [inputs[0], outputs[0]].every(({ dtype }) => ["float32", "uint8"].includes(dtype));
-  if (!fits) {
-    throw new FileError(
-      `“${name}” is no image classifier: one image (1, height, width, 1 or 3) of float32 or ` +
-      `uint8 in, one row (1, classes) of the same out. Received: ${shapes.join(", ")}`);
-  }
-  return [inputs[0], outputs[0]];
-}
-
-// What a file of another make takes in place of each number of the pixels, as its metadata
-// say; `undefined` where that is the number itself.
-function scaleOf({ dtype, shape: [, , , channels] }, description) {
-  const { mean = [], std = [] } = description ?? {};
-  if (dtype !== "float32" || std.length === 0) return undefined;
-  const of = (numbers, channel) => numbers[numbers.length === 1 ? 0 : channel] ?? 0;
-  return (pixel, index) => (pixel - of(mean, index % channels)) / of(std, index % channels);
-}
-
-// How an image is fitted: as the file says, where it does.
-function ruleOf({ shape: [, height, width, channels] }, { preprocessing }, name) {
-  const shape = { image_size: [height, width], channels };
-  const rule = { ...shape, resize: "stretch", interpolation: "bilinear", crop: 1, ...preprocessing };
-  const fits = String(rule.image_size) === String(shape.image_size) && rule.channels === channels
-    && ["stretch", "crop"].includes(rule.resize)
-    && ["nearest", "bilinear", "bicubic"].includes(rule.interpolation)
-    && rule.crop > 0 && rule.crop <= 1;
-  if (fits) return rule;
-  throw new FileError(`“${name}” asks for images that it can't take: ${JSON.stringify(preprocessing)}`);
-}
-
 // Class names and contract, which are files of a ZIP archive behind the model, and where
 // the model ends.
 function readMetadata(bytes) {
   const { files, start } = storedFiles(bytes);
-  const text = (name) => files.has(name) ? new TextDecoder("utf-8", { fatal: true }).decode(files.get(name)()) : null;
-  return {
-    labels: text(nameOfLabels(files, bytes))?.replace(/(\r?\n)+$/, "").split(/\r?\n/) ?? [],
-    contract: JSON.parse(text("keras_vit.json") ?? "{}"),
-    end: start,
-  };
+  const content = (name) => files.has(name) ? files.get(name)() : new Uint8Array();
+  const utf8 = new TextDecoder("utf-8", { fatal: true });
+  const read = { contract: JSON.parse(utf8.decode(content("keras_vit.json")) || "{}"), end: start };
+  const name = nameOfLabels(files, bytes);
+  try {
+    return { ...read, labels: parseLabels(content(name)), doubt: "" };
+  } catch (error) {
+    if (error instanceof FileError) throw error;
+    return { ...read, labels: [], doubt: `The class names in its ${name} are no UTF-8 and are not used.` };
+  }
+}
+
+// Names, one a line: UTF-8, or UTF-16 with a byte order mark.
+function parseLabels(bytes) {
+  const [first, second] = bytes;
+  const encoding = first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8";
+  const text = new TextDecoder(encoding, { fatal: true }).decode(bytes).trimEnd();
+  return text.trim() ? text.split(/\r\n|\r|\n/).map((line) => line.trim()) : [];
 }
 
 // Of another make it may be any.

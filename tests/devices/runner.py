@@ -153,7 +153,8 @@ def _distance(model, runtime, shape):
     from keras_vit_export import metadata
     from keras_vit_export.self_test import find_self_test
 
-    class_names, contract = metadata.read(model.read_bytes())
+    read = metadata.read(model.read_bytes())
+    class_names, contract = read.class_names, read.contract
     test = find_self_test(contract, len(class_names))
     row = np.asarray(runtime.run(runtime.given(test.pattern.draw(shape))))
     return test.judge(row).distance

@@ -174,6 +174,20 @@ def digit(tmp_path):
     return tmp_path / "digit.png", str(labels[0])
 
 
+@pytest.fixture(scope="session")
+def shades():
+    """Batches of labelled images, ordered by class, that any such model tells apart."""
+    import tensorflow as tf
+    from shades import CENTRES, SHAPE
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    pixels = 255 * CENTRES[labels, None, None, None] + rng.normal(0, 9, (60, *SHAPE))
+    return tf.data.Dataset.from_tensor_slices(
+        (pixels.clip(0, 255).astype("uint8"), labels)
+    ).batch(16)
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Two classes that are easy to tell, and one file that is no image."""

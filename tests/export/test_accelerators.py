@@ -10,10 +10,9 @@ import time
 
 import numpy as np
 import pytest
+from foreign import with_contract
 from keras_vit_export import Classifier, accelerators
 from keras_vit_export.accelerators import Trial, attempt, fastest
-
-from .test_self_test import changed
 
 OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
 
@@ -256,7 +255,7 @@ def test_auto_goes_on_with_the_cpu_where_there_is_no_gpu(monkeypatch, capfd):
 
 
 def test_auto_has_nothing_to_try_a_file_without_a_test_with(capfd):
-    content = changed(OLD_LAYOUT.read_bytes(), self_test=None)
+    content = with_contract(OLD_LAYOUT.read_bytes(), self_test=None)
     assert Classifier(content, accelerator="auto").accelerator == "cpu"
     assert "carries no self-test" in capfd.readouterr().err
 
@@ -276,7 +275,7 @@ def test_a_gpu_by_name_must_pass(right, monkeypatch):
 
 def test_a_gpu_by_name_warns_of_a_file_without_a_test(right, monkeypatch):
     Scripted(right, monkeypatch)
-    content = changed(OLD_LAYOUT.read_bytes(), self_test=None)
+    content = with_contract(OLD_LAYOUT.read_bytes(), self_test=None)
     with pytest.warns(UserWarning, match="no self-test: what the GPU answers is unch"):
         Classifier(content, accelerator="gpu")
 

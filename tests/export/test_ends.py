@@ -3,51 +3,16 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 from keras_vit_export import Classifier, export
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.pixel_scale import PixelScale, common
 from keras_vit_export.reading import read_ends
+from shades import SHAPE, behind, by_brightness
 
 from keras_vit import build_vit
-from keras_vit.features import feature_model
 from keras_vit.pipeline import array_source
-
-SHAPE = (8, 12, 3)
-CENTRES = np.array([0.25, 0.5, 0.75])
-
-
-def by_brightness(mean=0.0, std=1.0, last="softmax"):
-    """Three classes: dark, grey, light. Right for images of (0..1 - mean) / std alone."""
-    image = keras.Input(SHAPE)
-    dense = layers.Dense(3, activation=last)
-    model = keras.Model(image, dense(layers.GlobalAveragePooling2D()(image)))
-    # -(x - c)^2 but for what is the same for all, of x = 3 std (mean of channels) + mean
-    kernel = np.tile(2 * CENTRES * std / 3, (3, 1))
-    bias = 2 * CENTRES * mean - CENTRES**2
-    dense.set_weights([100 * kernel, 100 * bias])
-    return model
-
-
-@pytest.fixture(scope="module")
-def shades():
-    """Batches of labelled images, ordered by class, that any such model tells apart."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(3), 20)
-    pixels = 255 * CENTRES[labels, None, None, None] + rng.normal(0, 9, (60, *SHAPE))
-    return tf.data.Dataset.from_tensor_slices(
-        (pixels.clip(0, 255).astype("uint8"), labels)
-    ).batch(16)
-
-
-def behind(first):
-    """A model whose first layer with weights is a convolution, behind something."""
-    image = keras.Input(SHAPE)
-    x = layers.Conv2D(4, 3, strides=2, padding="same")(first(image))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(image, layers.Dense(3, activation="softmax")(x))
 
 
 def adapted(mean, variance):
@@ -206,95 +171,6 @@ def test_grey_models_are_offered_grey_ranges():
         PixelScale.parse("imagenet", 1)
 
 
-def ending(last):
-    """A model whose four features go through `last`."""
-    body = behind(layers.Rescaling(1 / 255))
-    return keras.Model(body.input, last(body.layers[-2].output))
-
-
-def several_units(x):
-    units = [layers.Dense(1, activation="sigmoid")(x) for _ in range(3)]
-    return layers.Concatenate()(units)
-
-
-@pytest.mark.parametrize(
-    ("last", "words"),
-    [
-        (several_units, "do not exclude"),
-        (lambda x: keras.ops.sigmoid(layers.Dense(3)(x)), "do not exclude"),
-        (lambda x: keras.ops.hard_sigmoid(layers.Dense(3)(x)), "do not exclude"),
-        (lambda x: layers.UnitNormalization()(layers.Dense(3)(x)), "an embedding"),
-        (lambda x: layers.Dense(3)(x), "unknown meaning"),
-    ],
-)
-def test_what_is_no_classifier_is_refused_by_name(last, words, pixels):
-    model = ending(last)
-    with pytest.raises(ValueError, match=words):
-        export(model, "float32", pixels)
-    # What would have been claimed of it:
-    with pytest.raises(ValueError, match=r"random pixels show \"class \d \d+\.\d%"):
-        KerasClassifier(model).probabilities(pixels)
-
-
-def test_logarithms_of_probabilities_are_logits(pixels):
-    classifier = KerasClassifier(
-        ending(lambda x: keras.ops.log_softmax(layers.Dense(3)(x)))
-    )
-    rows = classifier.probabilities(pixels)
-    np.testing.assert_allclose(rows, np.exp(classifier.output(pixels)), atol=1e-6)
-
-
-def test_features_are_no_classes(tiny, randomize, pixels):
-    model = feature_model(randomize(build_vit(tiny())))
-    with pytest.raises(ValueError, match="unknown meaning"):
-        export(model, "float32", pixels)
-
-
-@pytest.mark.parametrize(
-    ("loss", "known"),
-    [
-        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), True),
-        (keras.losses.CategoricalCrossentropy(from_logits=True), True),
-        ([keras.losses.CategoricalCrossentropy(from_logits=True)], True),
-        ("sparse_categorical_crossentropy", False),
-        ("mse", "numbers of no classes: its loss is mse"),
-        (keras.losses.BinaryCrossentropy(from_logits=True), "do not exclude"),
-    ],
-)
-def test_a_loss_says_what_numbers_are(loss, known, tmp_path):
-    model = by_brightness(last=None)
-    model.compile(loss=loss)
-    model.save(tmp_path / "model.keras")
-    from keras_vit_export.classifiers import open_classifier
-
-    for again in (
-        lambda: KerasClassifier(model),
-        lambda: open_classifier(tmp_path / "model.keras"),
-    ):
-        if isinstance(known, str):
-            with pytest.raises(ValueError, match=known):
-                again()
-        else:
-            assert again().meaning.is_known == known
-
-
-def test_logits_are_known_by_images_or_because_it_is_said(shades, pixels):
-    model = by_brightness(0.0, 1 / 255, last=None)
-    _, report = export(model, "float32", shades)
-    assert "logits: the largest is 100.0% right" in report.output
-    _, report = export(model, "float32", pixels, logits=True)
-    assert "it was said" in report.output
-    shuffled = shades.map(lambda images, labels: (images, (7 * labels + 1) % 2))
-    with pytest.raises(ValueError, match="unknown meaning"):
-        export(model, "float32", shuffled)
-
-
-def test_probabilities_are_no_logits_whatever_is_said(tiny):
-    for model in (by_brightness(), build_vit(tiny(head_output="softmax"))):
-        with pytest.raises(ValueError, match="probabilities already"):
-            KerasClassifier(model, logits=True)
-
-
 def test_a_model_near_chance_is_called_so(shades):
     _, report = export(by_brightness(), "float32", shades, input_scale="0..255")
     chance, one = report.remarks
@@ -327,6 +203,53 @@ def test_class_names_of_the_data_go_into_the_file(tiny, pixels):
     exporter = Exporter(build_vit(tiny()), data)
     files, _ = exporter.check({"float32": exporter.convert("float32")})
     assert Classifier(files["float32"]).class_names == ("x", "y", "z")
+
+
+def test_data_of_the_classes_in_another_order_are_refused(tiny, pixels):
+    labels, rows = np.arange(16) % 3, np.split(np.arange(16), [4, 8])
+    rows = dict(zip(("test", "validation", "train"), rows, strict=True))
+    source = array_source("noise", ["x", "y", "z"], pixels, labels, rows)
+    model = build_vit(tiny(class_names=("z", "x", "y")))
+    with pytest.raises(ValueError, match="classes in another order"):
+        Exporter(model, source.load())
+    ordered = source.in_order([2, 0, 1])
+    assert ordered.class_names == ("z", "x", "y")
+    for name in ("train", "validation", "test"):
+        _, before = source.splits[name].arrays
+        _, after = ordered.splits[name].arrays
+        names = [ordered.class_names[label] for label in after]
+        assert names == [source.class_names[label] for label in before]
+    Exporter(model, ordered.load())
+
+
+def test_images_that_no_file_can_be_are_said_and_channels_first_refused(rng):
+    def small(shape):
+        image = keras.Input(shape)
+        x = layers.Flatten()(image)
+        return keras.Model(image, layers.Dense(3, activation="softmax")(x))
+
+    remarks = KerasClassifier(small((8, 8, 4)), "0..255").remarks
+    assert remarks == ("It takes 4 channels: arrays, no image files.",)
+    with pytest.raises(ValueError, match=r"channels first, \(3, 8, 8\)"):
+        KerasClassifier(small((3, 8, 8)))
+
+
+@pytest.mark.parametrize("given", ["0..1", ""])
+def test_a_grey_model_of_any_make_is_let_take_colours(given, rng):
+    image = keras.Input((8, 12, 1))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    grey = KerasClassifier(keras.Model(image, layers.Dense(3)(x)), given, logits=True)
+    colour = grey.with_rgb_input()
+    assert colour.preprocessing["channels"] == 3 and colour.scale == grey.scale
+    frames = rng.uniform(0, 255, (2, 8, 12, 3)).astype("float32")
+    luma = frames @ np.float32([[0.299], [0.587], [0.114]])
+    expected = grey.probabilities(luma)
+    np.testing.assert_allclose(colour.probabilities(frames), expected, atol=1e-5)
+    content, _ = Exporter(colour).check({"it": Exporter(colour).convert("float32")})
+    answer = Classifier(content["it"]).probabilities(frames)
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="Received: 3 channels"):
+        colour.with_rgb_input()
 
 
 def test_arrays_that_are_scaled_already_are_refused(tiny, pixels):

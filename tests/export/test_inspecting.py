@@ -4,12 +4,12 @@ import json
 import pathlib
 
 import numpy as np
+from foreign import with_contract
 from keras_vit_export import Classifier, accelerators
 from keras_vit_export.accelerators import Trial
 from keras_vit_export.cli import main
 
 from .conftest import complaint
-from .test_self_test import changed
 
 DIGITS = pathlib.Path(__file__).parents[2] / "models/digits.tflite"
 OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
@@ -99,7 +99,7 @@ def test_a_self_test_is_run_on_every_accelerator(capsys, monkeypatch, tmp_path):
 def test_a_file_that_can_not_prove_itself_says_so(capsys, monkeypatch, tmp_path):
     no_gpu(monkeypatch)
     path = tmp_path / "plain.tflite"
-    path.write_bytes(changed(OLD_LAYOUT.read_bytes(), self_test=None))
+    path.write_bytes(with_contract(OLD_LAYOUT.read_bytes(), self_test=None))
     assert main(["inspect", str(path)]) == 0
     assert "self-test  none: nothing in the file shows" in capsys.readouterr().out
     assert main(["inspect", str(path), "--self-test"]) == 3
@@ -114,6 +114,6 @@ def test_a_file_that_fails_on_the_cpu_is_shown_all_the_same(
     test = Classifier(OLD_LAYOUT).contract["self_test"]
     wrong = test | {"probabilities": test["probabilities"][::-1]}
     path = tmp_path / "wrong.tflite"
-    path.write_bytes(changed(content, self_test=wrong))
+    path.write_bytes(with_contract(content, self_test=wrong))
     assert main(["inspect", str(path), "--self-test"]) == 3
     assert "self-test failed: expected 3 55.1%, got 6" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def test_rewrites_can_be_required(tmp_path, capfd):
     assert main([*arguments, "--logits"]) == 0
     shown = capfd.readouterr().out
     assert "Not rewritten: config_of reads models" in shown
-    assert "without labelled images nothing was checked" in shown
+    assert "Without labelled images nothing was checked" in shown
 
 
 def test_an_output_that_can_not_be_written_is_one_line(saved, tmp_path, capfd):
@@ -326,6 +326,9 @@ def test_classes_of_ones_own_are_named_and_imported(own, capfd):
     assert "class " in capfd.readouterr().out
     line = complaint(capfd, "classify", own, "red.png", "--import", "none_such")
     assert "--import none_such failed. ModuleNotFoundError" in line
+    pathlib.Path("ends.py").write_text("raise SystemExit(0)")
+    line = complaint(capfd, "classify", own, "red.png", "--import", "ends")
+    assert "--import ends failed. SystemExit" in line
 
 
 def test_code_in_a_file_is_not_run_and_said_so(tmp_path, capfd):

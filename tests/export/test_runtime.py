@@ -89,14 +89,15 @@ def test_of_classes_with_one_name_each_keeps_its_probability(content, photo):
     assert len(answer) == 3 and sum(answer.values()) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_what_is_attached_is_read_back_and_the_model_stays_in_front():
-    model = b"TFL3 is not looked at" * 10
+def test_what_is_attached_is_read_back_and_the_model_stays_in_front(content):
+    model = content[: content.index(b"PK\x03\x04")]
     attached = metadata.attach(model, ["a", "b"], {"top1": 0.5})
     assert attached.startswith(model)
-    names, contract = metadata.read(attached)
-    assert names == ("a", "b")
-    assert contract.pop("sha256") and contract == {"top1": 0.5}
-    assert metadata.read(model) == ((), {})
+    read = metadata.read(attached)
+    assert read.class_names == ("a", "b")
+    assert read.contract.pop("sha256") and read.contract == {"top1": 0.5}
+    without = metadata.read(model)
+    assert (without.class_names, without.contract) == ((), {})
 
 
 def test_a_missing_or_cut_off_file_is_one_clear_line(content, tmp_path):

@@ -31,8 +31,9 @@ def test_no_damaged_image_does_more_than_a_line(count, tmp_path):
 @pytest.mark.parametrize("count", [40, pytest.param(500, marks=pytest.mark.long)])
 def test_no_damaged_model_does_more_than_a_line(count, tmp_path):
     content = DIGITS.read_bytes()
-    names, contract = metadata.read(content)
-    whole = metadata.attach(content[: content.index(b"PK\3\4")], names, contract)
+    read = metadata.read(content)
+    flat = content[: content.index(b"PK\3\4")]
+    whole = metadata.attach(flat, read.class_names, read.contract)
     models = damaged(whole, count, random.Random(0), tmp_path)
     pairs = [(model, PICTURE) for model in models]
     found = outcomes(pairs, tmp_path)

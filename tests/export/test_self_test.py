@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from foreign import with_contract
 from keras_vit_export import Classifier, metadata
 from keras_vit_export.exporter import Exporter, export
 from keras_vit_export.recipes import RECIPES
@@ -39,14 +40,6 @@ def made(answer, exact=None, short=None):
     same = lambda image: seen[-1]
     shape = (8, 8, 3)
     return make_self_test(once, exact or same, short or same, shape, 0.1, "its")
-
-
-def changed(content, **contract):
-    """The same model with another contract; what becomes `None` is left out."""
-    flatbuffer = content[: content.index(b"PK\x03\x04\x14\0\0\0\0\0")]
-    names, before = metadata.read(content)
-    kept = {key: it for key, it in (before | contract).items() if it is not None}
-    return metadata.attach(flatbuffer, names, kept)
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +182,9 @@ def test_a_file_carries_a_test_that_it_passes(recipe, model, pixels):
 
 
 def test_a_file_that_answers_otherwise_is_refused_with_both_answers(content):
-    before = metadata.read(content)[1][KEY]
+    before = metadata.read(content).contract[KEY]
     test = before | {"probabilities": before["probabilities"][::-1]}
-    wrong = changed(content, **{KEY: test})
+    wrong = with_contract(content, **{KEY: test})
     with pytest.raises(
         ValueError, match=r"fails its self-test on the CPU: expected .*%, got .*%, dist"
     ):
@@ -200,7 +193,7 @@ def test_a_file_that_answers_otherwise_is_refused_with_both_answers(content):
 
 
 def test_a_file_without_a_test_runs_and_none_is_claimed(content):
-    classifier = Classifier(changed(content, **{KEY: None}))
+    classifier = Classifier(with_contract(content, **{KEY: None}))
     assert classifier.self_test is None and classifier.verdict is None
     assert find_self_test({}, 3) is None
 
@@ -249,8 +242,8 @@ def test_a_damaged_test_is_said(test):
 
 
 def test_a_test_of_another_model_is_said(content):
-    foreign = metadata.read(content)[1][KEY] | {"sha256": "0" * 64}
+    foreign = metadata.read(content).contract[KEY] | {"sha256": "0" * 64}
     with pytest.raises(ValueError, match="self-test is that of another model"):
-        Classifier(changed(content, **{KEY: foreign}))
+        Classifier(with_contract(content, **{KEY: foreign}))
     with pytest.raises(ValueError, match="model' is damaged|is damaged: its self-test"):
-        Classifier(changed(content, **{KEY: {}}))
+        Classifier(with_contract(content, **{KEY: {}}))

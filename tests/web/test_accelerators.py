@@ -4,6 +4,7 @@ import base64
 import contextlib
 
 import pytest
+from foreign import with_contract
 from keras_vit_export import Classifier, metadata
 from keras_vit_export.self_test import KEY, Pattern, SelfTest
 
@@ -15,16 +16,8 @@ pytestmark = pytest.mark.devices
 OLD_LAYOUT = ROOT / "tests/devices/old_layout.tflite"
 
 
-def changed(content, **contract):
-    """The same model with another contract; what becomes `None` is left out."""
-    flatbuffer = content[: content.index(b"PK\x03\x04\x14\0\0\0\0\0")]
-    names, before = metadata.read(content)
-    kept = {key: it for key, it in (before | contract).items() if it is not None}
-    return metadata.attach(flatbuffer, names, kept)
-
-
 def self_test_of(path):
-    return metadata.read(path.read_bytes())[1][KEY]
+    return metadata.read(path.read_bytes()).contract[KEY]
 
 
 DRAW = """
@@ -280,14 +273,14 @@ def test_webgpu_is_not_tried_on_what_it_crashes_on(
     webgpu_page, serve, colours, tmp_path
 ):
     path = tmp_path / "int4.tflite"
-    path.write_bytes(changed(colours.read_bytes(), recipe="int4"))
+    path.write_bytes(with_contract(colours.read_bytes(), recipe="int4"))
     webgpu_page.open(serve(path))
     assert webgpu_page.text("accelerator") == "WASM: WebGPU can’t run 4-bit weights"
 
 
 def test_a_file_without_a_self_test_is_run_on_wasm(webgpu_page, serve, tmp_path):
     path = tmp_path / "plain.tflite"
-    path.write_bytes(changed(DIGITS.read_bytes(), **{KEY: None}))
+    path.write_bytes(with_contract(DIGITS.read_bytes(), **{KEY: None}))
     webgpu_page.open(serve(path))
     assert webgpu_page.text("accelerator") == "WASM: the file carries no self-test"
     (digit,) = digit_files(tmp_path, 1)
@@ -320,7 +313,7 @@ def test_a_useless_self_test_is_one_clear_line(page, serve, tmp_path):
     page.open(serve(OLD_LAYOUT))
     for name, test, words in useless():
         path = tmp_path / f"{name}.tflite"
-        path.write_bytes(changed(OLD_LAYOUT.read_bytes(), **{KEY: test}))
+        path.write_bytes(with_contract(OLD_LAYOUT.read_bytes(), **{KEY: test}))
         page.choose(path, "model")
         assert page.text("error").startswith(f"“{path.name}” {words}")
         assert len(page.text("error")) < 350 and "\n" not in page.text("error")

@@ -3,9 +3,11 @@
 import base64
 import io
 
+import numpy as np
 import pytest
-from foreign import converted, described, with_file
+from foreign import SHAPE, converted, described, with_file
 from keras_vit_export import Classifier
+from keras_vit_export.pixel_scale import PixelScale
 from PIL import Image
 
 from keras_vit_pixels import fit_image, open_image
@@ -138,6 +140,54 @@ def test_files_of_other_exporters_are_fed_as_their_metadata_say(page, serve, tmp
     assert same == 6 and difference < 1e-4
     assert set(page.choose(next(photo_files(tmp_path, 1)))) == {"red", "müsli", "blue"}
     assert page.text("doubts") == ""
+
+
+@pytest.mark.parametrize("name", ["0..255", "-1..1", "imagenet", "caffe"])
+def test_bytes_of_other_exporters_are_fed_by_what_they_stand_for(
+    name, page, serve, tmp_path
+):
+    import tensorflow as tf
+
+    model = tmp_path / "other.tflite"
+    levels = np.linspace(0, 255, 8)
+    images = [PixelScale.parse(name, 3)(np.full(SHAPE, it, "float32")) for it in levels]
+    content = converted(tf.nn.softmax, integers=(tf.uint8, images))
+    # What its writers left of the names is used where it can be.
+    model.write_bytes(with_file(content, "labels.txt", "a\r\n\r\na\n".encode("utf-16")))
+    page.open(serve(model))
+    same, difference = compare(page, model, photo_files(tmp_path, 6))
+    assert same == 6 and difference <= 2 / 256
+    names = set(page.choose(next(photo_files(tmp_path, 1))))
+    assert names == {"a (0)", "class 1", "a (2)"}
+    assert page.text("doubts") == ""
+
+
+def test_what_a_file_leaves_open_is_said(page, serve, tmp_path):
+    import tensorflow as tf
+
+    model = tmp_path / "dark.tflite"
+    images = [np.full(SHAPE, level, "float32") for level in np.linspace(0, 90, 8)]
+    content = converted(tf.nn.softmax, integers=(tf.uint8, images))
+    model.write_bytes(with_file(content, "labels.txt", "a\nb"))
+    page.open(serve(model))
+    compare(page, model, photo_files(tmp_path, 3))
+    said = page.text("doubts")
+    assert "names 2 classes and has 3" in said
+    assert "likely of 0..255, which is taken" in said
+    model.write_bytes(with_file(content, "labels.txt", "é".encode("latin-1")))
+    page.open(serve(model))
+    page.choose(next(photo_files(tmp_path, 1)))
+    assert "labels.txt are no UTF-8" in page.text("doubts")
+
+
+def test_files_of_any_size_are_refused_by_name(page, serve, tmp_path):
+    import tensorflow as tf
+
+    model = tmp_path / "any.tflite"
+    model.write_bytes(converted(tf.nn.softmax, shape=(1, None, None, 3)))
+    page.open(serve(DIGITS))
+    page.choose(model, "model")
+    assert "takes images of any size" in page.text("error")
 
 
 def test_numbers_that_are_no_probabilities_are_not_shown_as_percent(

@@ -122,7 +122,9 @@ def test_no_damaged_model_does_more_than_a_line(with_digest, page, serve, tmp_pa
     page.open(serve(DIGITS))
     content = DIGITS.read_bytes()
     flat = content[: content.index(b"PK\3\4")]
-    whole = metadata.attach(flat, *metadata.read(content)) if with_digest else flat
+    read = metadata.read(content)
+    whole = metadata.attach(flat, read.class_names, read.contract)
+    whole = whole if with_digest else flat
     (good,) = digit_files(tmp_path, 1)
     refused = 0
     for model in damaged(whole, 500, random.Random(0), tmp_path):

@@ -14,10 +14,10 @@ def test_a_csv_of_another_model_folder_or_kind_is_refused_and_left(
     output = tmp_path / "out.csv"
     other = tmp_path / "other.tflite"
     content = DIGITS.read_bytes()
-    names, contract = metadata.read(content)
+    read = metadata.read(content)
     flatbuffer = content[: content.index(b"PK\x03\x04")]
-    contract["recipe"] = "another"
-    other.write_bytes(metadata.attach(flatbuffer, names, contract))
+    contract = read.contract | {"recipe": "another"}
+    other.write_bytes(metadata.attach(flatbuffer, read.class_names, contract))
 
     def line(model, folder):
         before = output.read_bytes()
