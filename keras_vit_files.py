@@ -8,7 +8,8 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _PARTIAL = ".partial-"  # what a kill may leave
@@ -42,10 +43,22 @@ def as_json(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
-def write_json(path: str | pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes indented JSON, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_bytes(as_json(content))
+def write_json(path: str | pathlib.Path | None, content: dict[str, Any]) -> None:
+    """Writes indented JSON, whole or not at all; nothing without a path."""
+    if path is not None:
+        write_bytes(pathlib.Path(path), as_json(content))
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
+    """Writes files whole, and gives none its name before all are written."""
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(whole_file(path)).write_bytes(content)
 
 
 def existing_file(path: str | pathlib.Path) -> pathlib.Path:
@@ -73,3 +86,37 @@ def new_folder(path: str | pathlib.Path) -> pathlib.Path:
     if path.is_file() or not all(it.name.startswith(_PARTIAL) for it in held):
         raise ValueError(f"'{path}' already holds a run or other files.")
     return path
+
+
+def check_writable(
+    *paths: pathlib.Path | None, read: Iterable[pathlib.Path] = ()
+) -> None:
+    """Finds out before the work whether its results can be written.
+
+    Args:
+        paths: Of the results, which take the place of what is there.
+        read: Files that the work reads.
+
+    Raises:
+        ValueError: If a path is a folder, a device or a pipe, or read, its folder is
+            none or not writable, or two paths are the same.
+    """
+    given = [path for path in paths if path is not None]
+    for path in given:
+        folder = path.parent
+        while not folder.exists():
+            folder = folder.parent
+        if path.is_dir():
+            raise ValueError(f"'{path}' is a folder.")
+        if path.exists() and not path.is_file():
+            raise ValueError(f"'{path}' is no regular file.")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise ValueError(f"'{path}' can't be written: {error.strerror}.") from error
+    if len({path.resolve() for path in given}) < len(given):
+        raise ValueError("Two files to be written have the same name.")
+    taken = {path.resolve() for path in read}
+    for path in given:
+        if path.resolve() in taken:
+            raise ValueError(f"'{path}' is to be read, so it can't be written.")

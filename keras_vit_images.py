@@ -92,6 +92,10 @@ class LeftOut:
             for reason, count in self.counts.most_common()
         ]
 
+    def explain_none(self, folder: str | os.PathLike[str]) -> str:
+        """What to say of a folder in which there is no image."""
+        return " ".join([f"There is no image in folder '{folder}'.", *self.lines])
+
 
 @functools.cache
 def suffixes() -> frozenset[str]:

@@ -5,16 +5,13 @@ TensorFlow.
 """
 
 import argparse
-import contextlib
 import pathlib
 import sys
-import tempfile
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import keras_vit_files
 from keras_vit_export import labels
 from keras_vit_export.terminal import quiet
+from keras_vit_files import existing_file
 
 if TYPE_CHECKING:
     from keras_vit import ImageData
@@ -84,7 +81,7 @@ def read_labels(path: pathlib.Path) -> tuple[str, ...]:
         ValueError: If it is missing, no text, or has empty lines between names.
     """
     try:
-        names = labels.parse(keras_vit_files.existing_file(path).read_bytes())
+        names = labels.parse(existing_file(path).read_bytes())
     except UnicodeDecodeError as error:
         raise ValueError(f"'{path}' is no UTF-8 text: {error}") from error
     if not names or "" in names:
@@ -149,16 +146,11 @@ def image_paths(given: list[pathlib.Path]) -> tuple[list[pathlib.Path], "LeftOut
         if path.is_dir():
             found = [path / name for name in image_names(path, left_out)]
             if not found:
-                raise ValueError(no_image(path, left_out))
+                raise ValueError(left_out.explain_none(path))
             paths += found
         else:
             paths.append(path)
     return paths, left_out
-
-
-def no_image(folder: pathlib.Path, left_out: "LeftOut") -> str:
-    """What to say of a folder in which nothing can be classified."""
-    return " ".join([f"There is no image in folder '{folder}'.", *left_out.lines])
 
 
 def next_free(path: pathlib.Path) -> pathlib.Path:
@@ -167,55 +159,3 @@ def next_free(path: pathlib.Path) -> pathlib.Path:
     while (free := path.with_name(f"{path.name}-{number}")).exists():
         number += 1
     return free
-
-
-def check_writable(
-    *paths: pathlib.Path | None, read: Iterable[pathlib.Path] = ()
-) -> None:
-    """Finds out before the work whether its results can be written.
-
-    Args:
-        paths: Of the results, which take the place of what is there.
-        read: Files that the work reads.
-
-    Raises:
-        ValueError: If a path is a folder, a device or a pipe, or read, its folder is
-            none or not writable, or two paths are the same.
-    """
-    given = [path for path in paths if path is not None]
-    for path in given:
-        folder = path.parent
-        while not folder.exists():
-            folder = folder.parent
-        if path.is_dir():
-            raise ValueError(f"'{path}' is a folder.")
-        if path.exists() and not path.is_file():
-            raise ValueError(f"'{path}' is no regular file.")
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise ValueError(f"'{path}' can't be written: {error.strerror}.") from error
-    if len({path.resolve() for path in given}) < len(given):
-        raise ValueError("Two files to be written have the same name.")
-    taken = {path.resolve() for path in read}
-    for path in given:
-        if path.resolve() in taken:
-            raise ValueError(f"'{path}' is to be read, so it can't be written.")
-
-
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    write_together({path: content})
-
-
-def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
-    """Writes files whole, and gives none its name before all are written."""
-    with contextlib.ExitStack() as stack:
-        for path, content in contents.items():
-            stack.enter_context(keras_vit_files.whole_file(path)).write_bytes(content)
-
-
-def write_json(path: pathlib.Path | None, content: dict[str, Any]) -> None:
-    """Writes JSON whole or not at all; nothing without a path."""
-    if path is not None:
-        keras_vit_files.write_json(path, content)

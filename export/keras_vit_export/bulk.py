@@ -7,7 +7,6 @@ Workers are spawned, not forked: LiteRT and the progress bar have threads, whose
 fork would copy as they happen to be. That costs some 0.3 seconds, once.
 """
 
-import argparse
 import contextlib
 import csv
 import dataclasses
@@ -28,13 +27,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from keras_vit_export.arguments import (
-    check_writable,
-    given_ends,
-    no_image,
-    write_json,
-)
 from keras_vit_export.terminal import quiet
+from keras_vit_files import check_writable
 from keras_vit_images import LeftOut, image_names
 
 if TYPE_CHECKING:
@@ -126,7 +120,7 @@ def classify_folder(
     left_out = LeftOut()
     total = sum(1 for _ in image_names(folder, left_out))
     if not total:
-        raise ValueError(no_image(folder, left_out))
+        raise ValueError(left_out.explain_none(folder))
     with _locked(output) as file:
         names = image_names(folder)
         images, unreadable = _resume(file, names, digest, output)
@@ -146,44 +140,6 @@ def classify_folder(
             raise type(error)(f"{error} {kept}".strip()) from None
     remarks = tuple(filter(None, (*classifier.remarks, classifier.doubt)))
     return Summary(images, tuple(unreadable), tuple(left_out.lines), remarks)
-
-
-def classify(options: argparse.Namespace) -> int:
-    """The command: `classify` with `--output`."""
-    if len(options.images) > 1:
-        raise ValueError(
-            "--output takes one folder, which names in the file are relative to. "
-            f"Received: {len(options.images)} paths"
-        )
-    check_writable(options.output, options.json, read=[options.model])
-    folder = options.images[0]
-    try:
-        summary = classify_folder(
-            options.model,
-            folder,
-            options.output,
-            options.workers,
-            **given_ends(options),
-        )
-    except WorkerDiedError as error:
-        print(f"keras-vit: {' '.join(str(error).split())}", file=sys.stderr)
-        return 4
-    print(f"{summary.images:,} images in '{options.output}'")
-    if summary.unreadable:
-        count, few = len(summary.unreadable), summary.unreadable[:5]
-        print(
-            f"{count:,} unreadable, see the column error: {', '.join(few)}"
-            + (f" and {count - len(few):,} more" if count > len(few) else "")
-        )
-    for line in summary.left_out:
-        print(line)
-    for line in summary.remarks:
-        print(line, file=sys.stderr)
-    write_json(
-        options.json,
-        {"images": summary.images, "unreadable": len(summary.unreadable)},
-    )
-    return 0
 
 
 def _tried(model: str | pathlib.Path, ends: dict[str, Any]) -> "Classifier":

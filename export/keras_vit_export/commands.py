@@ -11,21 +11,24 @@ import pathlib
 import sys
 
 from keras_vit_export.arguments import (
-    check_writable,
     data_for,
     given_ends,
     image_paths,
     next_free,
     open_keras,
     open_model,
-    write_bytes,
-    write_json,
-    write_together,
 )
 from keras_vit_export.plans import demo_plan
 from keras_vit_export.terminal import quiet
 from keras_vit_export.training import trained
-from keras_vit_files import as_json, new_folder
+from keras_vit_files import (
+    as_json,
+    check_writable,
+    new_folder,
+    write_bytes,
+    write_json,
+    write_together,
+)
 
 # Where files are tried, by what `--accelerator` says.
 ACCELERATORS = {"cpu": ("cpu",), "gpu": ("gpu",), "auto": ("cpu", "gpu")}
@@ -165,9 +168,7 @@ def benchmark(options: argparse.Namespace) -> int:
 def classify(options: argparse.Namespace) -> int:
     """The most probable classes of each image; unreadable ones are named."""
     if options.output:
-        from keras_vit_export import bulk
-
-        return bulk.classify(options)
+        return _classify_folder(options)
     if options.workers is not None:
         raise ValueError("--workers needs --output.")
     from keras_vit_export.runtime import most_probable
@@ -196,6 +197,46 @@ def classify(options: argparse.Namespace) -> int:
         print(line, file=sys.stderr)
     write_json(options.json, results)
     return 2 if unreadable or left_out.images else 0
+
+
+def _classify_folder(options: argparse.Namespace) -> int:
+    """`classify` with `--output`: one CSV."""
+    from keras_vit_export import bulk
+
+    if len(options.images) > 1:
+        raise ValueError(
+            "--output takes one folder, which names in the file are relative to. "
+            f"Received: {len(options.images)} paths"
+        )
+    check_writable(options.output, options.json, read=[options.model])
+    folder = options.images[0]
+    try:
+        summary = bulk.classify_folder(
+            options.model,
+            folder,
+            options.output,
+            options.workers,
+            **given_ends(options),
+        )
+    except bulk.WorkerDiedError as error:
+        print(f"keras-vit: {' '.join(str(error).split())}", file=sys.stderr)
+        return 4
+    print(f"{summary.images:,} images in '{options.output}'")
+    if summary.unreadable:
+        count, few = len(summary.unreadable), summary.unreadable[:5]
+        print(
+            f"{count:,} unreadable, see the column error: {', '.join(few)}"
+            + (f" and {count - len(few):,} more" if count > len(few) else "")
+        )
+    for line in summary.left_out:
+        print(line)
+    for line in summary.remarks:
+        print(line, file=sys.stderr)
+    write_json(
+        options.json,
+        {"images": summary.images, "unreadable": len(summary.unreadable)},
+    )
+    return 0
 
 
 def _export(model, recipes, images):

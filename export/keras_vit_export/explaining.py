@@ -2,8 +2,9 @@
 
 import argparse
 
-from keras_vit_export.arguments import check_writable, open_keras, write_json
+from keras_vit_export.arguments import open_keras
 from keras_vit_export.terminal import quiet
+from keras_vit_files import check_writable, write_json
 
 
 def explain(options: argparse.Namespace) -> int:

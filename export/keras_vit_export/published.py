@@ -4,13 +4,11 @@ import argparse
 import sys
 
 from keras_vit_export.arguments import (
-    check_writable,
     image_paths,
     open_keras,
-    write_json,
 )
 from keras_vit_export.terminal import quiet
-from keras_vit_files import whole_file
+from keras_vit_files import check_writable, whole_file, write_json
 
 BATCH = 32
 

@@ -15,8 +15,8 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-from keras_vit_export.arguments import check_writable, write_json
 from keras_vit_export.terminal import quiet
+from keras_vit_files import check_writable, write_json
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8000, 8099
