@@ -18,12 +18,12 @@ import time
 
 import keras
 import numpy as np
+from keras_vit_device.classifier import Classifier
+from keras_vit_device.tflite.operations import read_operations
 from keras_vit_export.activations import read_all
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.inspection import read_operations
 from keras_vit_export.recipes import RECIPES
 from keras_vit_export.report import environment, predict
-from keras_vit_export.runtime import Classifier
 
 import keras_vit
 

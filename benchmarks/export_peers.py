@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 from figures import Figure, count, machine
+from keras_vit_device.files import write_json
 from keras_vit_export.recipes import RECIPES
 from tqdm import tqdm
 
 import keras_vit
-from keras_vit_files import write_json
 
 # Worker threads of the last candidate spin for some milliseconds before they sleep.
 REST_S = 0.02

@@ -20,13 +20,13 @@ import numpy as np
 import tensorflow as tf
 from figures import machine
 from keras import layers
+from keras_vit_device.pixels import fit_array, open_image
 
 import keras_vit
 from keras_vit.data import find_source
 from keras_vit.files import load_model
 from keras_vit.folders import find_images
 from keras_vit.model import config_of
-from keras_vit_pixels import fit_array, open_image
 
 # README, "Your own images".
 COMMAND = ("train", "--image-size", "64")

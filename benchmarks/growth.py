@@ -28,6 +28,7 @@ from collections.abc import Sequence
 import numpy as np
 import peers
 from figures import Figure, count, machine
+from keras_vit_device.files import whole_file, write_json
 from keras_vit_export import export
 from keras_vit_export.recipes import RECIPES
 from matplotlib.axes import Axes
@@ -35,7 +36,6 @@ from matplotlib.figure import Figure as Canvas
 from tqdm import tqdm
 
 import keras_vit
-from keras_vit_files import whole_file, write_json
 
 IMAGE_SIZES = (96, 128, 160, 224, 288, 384)
 DEPTHS = (2, 4, 6, 12)

@@ -18,8 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 from figures import Figure, machine
-
-from keras_vit_files import write_json
+from keras_vit_device.files import write_json
 
 CLASSES = 10
 

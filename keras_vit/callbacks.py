@@ -10,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.files import whole_file
 
 from keras_vit import checkpoints
 from keras_vit.files import load_model, save_model
-from keras_vit_files import whole_file
 
 
 class NoNumberError(RuntimeError):

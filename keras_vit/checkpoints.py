@@ -15,10 +15,9 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras_vit_device.files import synced, whole_file
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
-
-from keras_vit_files import synced, whole_file
 
 # The newest is enough to go on; the one before is there if its files are damaged.
 KEPT = 2

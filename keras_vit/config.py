@@ -157,7 +157,7 @@ class Preprocessing:
 
     @property
     def rule(self) -> dict[str, Any]:
-        """These fields alone, as keywords of `keras_vit_pixels.fit_image`."""
+        """These fields alone, as keywords of `keras_vit_device.pixels.fit_image`."""
         names = (field.name for field in dataclasses.fields(Preprocessing))
         return {name: getattr(self, name) for name in names}
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.pixels import open_image
 
 from keras_vit import folders
 from keras_vit.batches import PARALLEL, Split
@@ -20,7 +21,6 @@ from keras_vit.pipeline import (
     array_source,
     make_split,
 )
-from keras_vit_pixels import open_image
 
 # The part of each class that is held out where a data set does not say.
 HELD_OUT = {"validation": 0.1, "test": 0.2}

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+from keras_vit_device.files import existing_file, whole_file
 
 from keras_vit.switching import switched
-from keras_vit_files import existing_file, whole_file
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from keras_vit_device.images import HIDDEN, SYSTEM, LeftOut, image_names
+from keras_vit_device.pixels import UnreadableError, open_image
 from PIL import Image
 
 from keras_vit.config import check_choice
 from keras_vit.layouts import Classes, find_layout
 from keras_vit.planning import SMALL_SIDE
-from keras_vit_images import HIDDEN, SYSTEM, LeftOut, image_names
-from keras_vit_pixels import UnreadableError, open_image
 
 LabelledFile = tuple[pathlib.Path, int]
 

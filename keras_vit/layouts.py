@@ -11,7 +11,7 @@ import pathlib
 import re
 import unicodedata
 
-from keras_vit_images import LeftOut, image_names, not_of_the_data, why_no_image
+from keras_vit_device.images import LeftOut, image_names, not_of_the_data, why_no_image
 
 # Folders of each class; several where its name is spelled in two ways.
 Classes = dict[str, list[pathlib.Path]]

@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from keras_vit_device.files import whole_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_vit.evaluation import Evaluation
-from keras_vit_files import whole_file
 
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
 

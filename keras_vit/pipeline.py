@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.pixels import check_pixels, fit_array
 
 from keras_vit.batches import (
     PARALLEL,
@@ -19,7 +20,6 @@ from keras_vit.batches import (
 )
 from keras_vit.config import Preprocessing, check_choice
 from keras_vit.planning import TrainingPlan, plan_training
-from keras_vit_pixels import check_pixels, fit_array
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
 CACHE_BYTES = 2**30

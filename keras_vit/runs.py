@@ -11,12 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.files import new_folder, write_json
 
 from keras_vit import checkpoints, pictures
 from keras_vit.evaluation import Evaluation
 from keras_vit.pipeline import ImageData
 from keras_vit.recipes import TrainingRecipe
-from keras_vit_files import new_folder, write_json
 
 TRAINING_PAGE = "training_images.png"
 # Settings that a run may go on without.

@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from keras_vit_device.files import whole_file
+
 from keras_vit.pipeline import ImageSource
-from keras_vit_files import whole_file
 
 # Beside what Keras writes into a `.keras`, which it does not look at.
 ENTRY = "keras_vit.json"

@@ -21,7 +21,7 @@ PATIENCE = 20
 TRY = """
 import contextlib, io, json, resource, sys, time
 from keras_vit_export.cli import main
-from keras_vit_export.runtime import Classifier
+from keras_vit_device.classifier import Classifier
 
 # What asks for more is refused memory instead of taking the machine's.
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))

@@ -7,8 +7,9 @@ import zipfile
 import flatbuffers
 import numpy as np
 import tensorflow as tf
-from keras_vit_export import description, metadata
-from keras_vit_export.inspection import read_graph
+from keras_vit_device.tflite import metadata
+from keras_vit_device.tflite.operations import read_graph
+from keras_vit_export import description
 from keras_vit_export.packing import pack
 
 SHAPE = (4, 6, 3)

@@ -3,12 +3,12 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_vit_device.pixels import fit_image, open_image
 from PIL import Image
 
 from keras_vit import Preprocessing, load_data, pipeline
 from keras_vit import batches as batches_module
 from keras_vit.data import _tfds_slices, hold_out
-from keras_vit_pixels import fit_image, open_image
 
 FASHION = "fashion_mnist/3.0.1"
 has_fashion = pytest.mark.skipif(

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from keras_vit_export.self_test import Pattern
+from keras_vit_device.self_test import Pattern
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 

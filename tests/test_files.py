@@ -3,10 +3,10 @@ import os
 import keras
 import numpy as np
 import pytest
+from keras_vit_device.files import new_folder, whole_file
 
 from keras_vit import build_vit
 from keras_vit.files import load_model, save_model
-from keras_vit_files import new_folder, whole_file
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):

@@ -5,12 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from keras_vit_device import images
+from keras_vit_device.images import LeftOut, image_names, suffixes
+from keras_vit_device.pixels import UnreadableError, open_image
 from PIL import Image
 
-import keras_vit_images
 from keras_vit.folders import find_images
-from keras_vit_images import LeftOut, image_names, suffixes
-from keras_vit_pixels import UnreadableError, open_image
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 
@@ -24,10 +24,10 @@ def paint(path, kind=None, size=(6, 5)):
 def without_heic(monkeypatch):
     """As where pillow-heif is not installed."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    for cached in (keras_vit_images.register_heic, suffixes):
+    for cached in (images.register_heic, suffixes):
         cached.cache_clear()
     yield
-    for cached in (keras_vit_images.register_heic, suffixes):
+    for cached in (images.register_heic, suffixes):
         cached.cache_clear()
 
 

@@ -10,8 +10,31 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 # A module may import those of its own rank and below.
 RANKS = [
-    {"keras_vit_files", "keras_vit_pixels", "keras_vit.config"},
-    {"keras_vit_images"},
+    {
+        "keras_vit.config",
+        "keras_vit_device.files",
+        "keras_vit_device.latency",
+        "keras_vit_device.meaning",
+        "keras_vit_device.pixels",
+        "keras_vit_device.pixel_scale",
+        "keras_vit_device.terminal",
+        "keras_vit_device.tflite.end_types",
+        "keras_vit_device.tflite.labels",
+        "keras_vit_device.tflite.operations",
+        "keras_vit_device.tflite.tables",
+    },
+    {
+        "keras_vit_device.accelerators",
+        "keras_vit_device.images",
+        "keras_vit_device.interpreters",
+        "keras_vit_device.self_test",
+        "keras_vit_device.tflite.metadata",
+    },
+    {"keras_vit_device.tflite.file"},
+    {"keras_vit_device.tflite.ends"},
+    {"keras_vit_device.classifier"},
+    {"keras_vit_device.bulk"},
+    {"keras_vit_device.tflite", "keras_vit_device"},
     {
         "keras_vit.layouts",
         "keras_vit.evaluation",
@@ -49,32 +72,12 @@ RANKS = [
     {"keras_vit.training", "keras_vit.explain"},
     {"keras_vit.rehearsal"},
     {"keras_vit"},
-    {
-        "keras_vit_export.end_types",
-        "keras_vit_export.labels",
-        "keras_vit_export.latency",
-        "keras_vit_export.meaning",
-        "keras_vit_export.pixel_scale",
-        "keras_vit_export.tables",
-    },
-    {
-        "keras_vit_export.recipes",
-        "keras_vit_export.metadata",
-        "keras_vit_export.accelerators",
-        "keras_vit_export.inspection",
-        "keras_vit_export.interpreters",
-        "keras_vit_export.packing",
-        "keras_vit_export.self_test",
-        "keras_vit_export.terminal",
-    },
-    {"keras_vit_export.opened"},
-    {"keras_vit_export.ends"},
+    {"keras_vit_export.recipes", "keras_vit_export.packing"},
     {
         "keras_vit_export.activations",
         "keras_vit_export.description",
         "keras_vit_export.layout",
         "keras_vit_export.machine",
-        "keras_vit_export.runtime",
     },
     {"keras_vit_export.graph", "keras_vit_export.reading"},
     {"keras_vit_export.classifiers"},
@@ -105,7 +108,7 @@ RANKS = [
     {"keras_vit_export"},
     {"keras_vit_export.reported"},
     {"keras_vit_export.arguments"},
-    {"keras_vit_export.bulk", "keras_vit_export.plans"},
+    {"keras_vit_export.plans"},
     {"keras_vit_export.training"},
     {
         "keras_vit_export.commands",
@@ -119,19 +122,15 @@ RANKS = [
     {"keras_vit_export.cli"},
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-PACKAGES = (
-    ("keras_vit_files", ROOT / "keras_vit_files.py"),
-    ("keras_vit_pixels", ROOT / "keras_vit_pixels.py"),
-    ("keras_vit_images", ROOT / "keras_vit_images.py"),
-    ("keras_vit", ROOT / "keras_vit"),
-    ("keras_vit_export", ROOT / "export/keras_vit_export"),
-)
+PACKAGES = {
+    "keras_vit_device": ROOT / "export/keras_vit_device",
+    "keras_vit": ROOT / "keras_vit",
+    "keras_vit_export": ROOT / "export/keras_vit_export",
+}
 
 
 def modules():
-    for package, folder in PACKAGES:
-        if folder.is_file():
-            yield package, folder
+    for package, folder in PACKAGES.items():
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
             parts = [part for part in parts if part != "__init__"]
@@ -160,7 +159,7 @@ def imported(path):
             ]
         else:
             continue
-        yield from (n for n in names if n.split(".")[0] in dict(PACKAGES))
+        yield from (n for n in names if n.split(".")[0] in PACKAGES)
 
 
 def wrong_way(module, path):
@@ -189,7 +188,7 @@ def test_an_import_that_points_back_is_found(tmp_path):
     ("statement", "absent"),
     [
         ("import keras_vit_export", ["tensorflow", "keras", "keras_vit", "numpy"]),
-        ("import keras_vit_export.runtime", ["tensorflow", "keras", "keras_vit"]),
+        ("import keras_vit_device.classifier", ["tensorflow", "keras", "keras_vit"]),
         ("import keras_vit_export.recipes", ["tensorflow", "keras", "numpy"]),
         (
             """from keras_vit_export.cli import main

@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
+from keras_vit_device.pixels import fit_array, fit_image, open_image
 from PIL import Image
-
-from keras_vit_pixels import fit_array, fit_image, open_image
 
 
 @pytest.fixture

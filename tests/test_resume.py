@@ -14,13 +14,13 @@ from unittest import mock
 import keras
 import numpy as np
 import pytest
+from keras_vit_device.files import whole_file
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import keras_vit
 from keras_vit import checkpoints
 from keras_vit.callbacks import Checkpoints
-from keras_vit_files import whole_file
 from tests import processes
 from tests.conftest import events_in, pictures_off, split_at, xla_off
 

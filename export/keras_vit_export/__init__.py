@@ -6,13 +6,18 @@ Light: importing this package loads neither TensorFlow nor Keras.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keras_vit_device.classifier import Classifier
+
     from keras_vit_export.exporter import export
     from keras_vit_export.report import Report
-    from keras_vit_export.runtime import Classifier
 
 __all__ = ["Classifier", "Report", "export"]
 
-_HOMES = {"Classifier": "runtime", "Report": "report", "export": "exporter"}
+_HOMES = {
+    "Classifier": "keras_vit_device.classifier",
+    "Report": "keras_vit_export.report",
+    "export": "keras_vit_export.exporter",
+}
 
 
 def __getattr__(name: str):
@@ -20,4 +25,4 @@ def __getattr__(name: str):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

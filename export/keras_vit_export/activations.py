@@ -4,8 +4,7 @@ import warnings
 from collections.abc import Iterable
 
 import numpy as np
-
-from keras_vit_export.inspection import Operation
+from keras_vit_device.tflite.operations import Operation
 
 
 class Activations:

@@ -9,16 +9,17 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from keras_vit_export import labels
-from keras_vit_export.terminal import quiet
-from keras_vit_files import existing_file
+from keras_vit_device.files import existing_file
+from keras_vit_device.terminal import quiet
+from keras_vit_device.tflite import labels
 
 if TYPE_CHECKING:
+    from keras_vit_device.images import LeftOut
+
     from keras_vit import ImageData
     from keras_vit.pipeline import ImageSource
     from keras_vit.trained_on import Record
     from keras_vit_export.classifiers import AnyClassifier
-    from keras_vit_images import LeftOut
 
 
 def find_source(options: argparse.Namespace, few: str = "refuse") -> "ImageSource":
@@ -137,7 +138,7 @@ def _few(names) -> str:
 
 def image_paths(given: list[pathlib.Path]) -> tuple[list[pathlib.Path], "LeftOut"]:
     """Files as given, and all images in folders, sorted; and what is left out there."""
-    from keras_vit_images import LeftOut, image_names
+    from keras_vit_device.images import LeftOut, image_names
 
     paths, left_out = [], LeftOut()
     for path in given:

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
+from keras_vit_device.tflite.operations import Operation, read_operations
 from tqdm import tqdm
 
 from keras_vit_export.activations import Activations
-from keras_vit_export.inspection import Operation, read_operations
 from keras_vit_export.recipes import Recipe
 
 # Images that ranges are measured on, and the fewest that mean anything.

@@ -7,12 +7,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-
-from keras_vit_export import labels, meaning
-from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import PixelScale, doubt
-from keras_vit_export.runtime import Classifier
-from keras_vit_pixels import check_channels_last, check_pixels, fit_image, open_image
+from keras_vit_device import meaning
+from keras_vit_device.classifier import Classifier
+from keras_vit_device.meaning import Meaning
+from keras_vit_device.pixel_scale import PixelScale, doubt
+from keras_vit_device.pixels import (
+    check_channels_last,
+    check_pixels,
+    fit_image,
+    open_image,
+)
+from keras_vit_device.tflite import labels
 
 if TYPE_CHECKING:
     import keras

@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
+from keras_vit_device.terminal import quiet
+
 from keras_vit_export.options import (
     add_dataset,
     add_ends,
@@ -28,7 +30,6 @@ from keras_vit_export.published_options import (
     add_import,
 )
 from keras_vit_export.recipes import RECIPES
-from keras_vit_export.terminal import quiet
 from keras_vit_export.training_options import add_train
 
 PROGRAM = "keras-vit"

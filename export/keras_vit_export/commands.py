@@ -10,6 +10,16 @@ import math
 import pathlib
 import sys
 
+from keras_vit_device.files import (
+    as_json,
+    check_writable,
+    new_folder,
+    write_bytes,
+    write_json,
+    write_together,
+)
+from keras_vit_device.terminal import quiet
+
 from keras_vit_export.arguments import (
     data_for,
     given_ends,
@@ -19,16 +29,7 @@ from keras_vit_export.arguments import (
     open_model,
 )
 from keras_vit_export.plans import demo_plan
-from keras_vit_export.terminal import quiet
 from keras_vit_export.training import trained
-from keras_vit_files import (
-    as_json,
-    check_writable,
-    new_folder,
-    write_bytes,
-    write_json,
-    write_together,
-)
 
 # Where files are tried, by what `--accelerator` says.
 ACCELERATORS = {"cpu": ("cpu",), "gpu": ("gpu",), "auto": ("cpu", "gpu")}
@@ -171,7 +172,7 @@ def classify(options: argparse.Namespace) -> int:
         return _classify_folder(options)
     if options.workers is not None:
         raise ValueError("--workers needs --output.")
-    from keras_vit_export.runtime import most_probable
+    from keras_vit_device.classifier import most_probable
 
     check_writable(options.json, read=[options.model, *options.images])
     classifier = open_model(options.model, **given_ends(options))
@@ -201,7 +202,7 @@ def classify(options: argparse.Namespace) -> int:
 
 def _classify_folder(options: argparse.Namespace) -> int:
     """`classify` with `--output`: one CSV."""
-    from keras_vit_export import bulk
+    from keras_vit_device import bulk
 
     if len(options.images) > 1:
         raise ValueError(

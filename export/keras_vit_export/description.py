@@ -8,9 +8,9 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+from keras_vit_device.tflite.metadata import LABELS
+from keras_vit_device.tflite.operations import read_graph
 
-from keras_vit_export.inspection import read_graph
-from keras_vit_export.metadata import LABELS
 from keras_vit_export.packing import pack
 
 BUFFER = "TFLITE_METADATA"

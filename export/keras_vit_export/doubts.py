@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
+from keras_vit_device import meaning
+from keras_vit_device.meaning import Meaning
+from keras_vit_device.pixel_scale import common
+from keras_vit_device.pixels import check_pixels
 
 from keras_vit.chance import beats_chance
-from keras_vit_export import meaning
 from keras_vit_export.classifiers import AnyClassifier
-from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import common
 from keras_vit_export.splits import look_through
-from keras_vit_pixels import check_pixels
 
 # Labelled images that ranges of pixels are compared on.
 IMAGES = 256

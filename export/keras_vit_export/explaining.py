@@ -2,9 +2,10 @@
 
 import argparse
 
+from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import quiet
+
 from keras_vit_export.arguments import open_keras
-from keras_vit_export.terminal import quiet
-from keras_vit_files import check_writable, write_json
 
 
 def explain(options: argparse.Namespace) -> int:

@@ -8,11 +8,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import keras
+from keras_vit_device.classifier import Classifier
+from keras_vit_device.self_test import KEY as SELF_TEST
+from keras_vit_device.self_test import SelfTest, make_self_test
+from keras_vit_device.tflite import metadata
+from keras_vit_device.tflite.operations import read_operations
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
 from keras_vit.pipeline import ImageData
-from keras_vit_export import calibration, metadata, sensitivity
+from keras_vit_export import calibration, sensitivity
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (
     Origin,
@@ -26,7 +31,6 @@ from keras_vit_export.forward import NORMED
 from keras_vit_export.graph import Graph
 from keras_vit_export.half import short_probabilities
 from keras_vit_export.headroom import shrunk_norms
-from keras_vit_export.inspection import read_operations
 from keras_vit_export.layout import pitfalls
 from keras_vit_export.quantization import protect, quantize, skipped
 from keras_vit_export.reach import Reach, reach
@@ -38,9 +42,6 @@ from keras_vit_export.recipes import (
     for_old_runtime,
 )
 from keras_vit_export.report import Report, measure
-from keras_vit_export.runtime import Classifier
-from keras_vit_export.self_test import KEY as SELF_TEST
-from keras_vit_export.self_test import SelfTest, make_self_test
 from keras_vit_export.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.splits import Images, find_splits, image_shape
 

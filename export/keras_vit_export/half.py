@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from keras_vit_device.tflite.operations import read_operations
 
 from keras_vit_export.activations import logits_name, read_all, snr_db
-from keras_vit_export.inspection import read_operations
 from keras_vit_export.machine import (
     NOTHING,
     Machine,

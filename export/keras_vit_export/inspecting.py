@@ -4,10 +4,11 @@ import argparse
 from collections.abc import Iterator
 from typing import Any
 
+from keras_vit_device.classifier import Classifier
+from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import quiet
+
 from keras_vit_export.reach import reach
-from keras_vit_export.runtime import Classifier
-from keras_vit_export.terminal import quiet
-from keras_vit_files import check_writable, write_json
 
 _FAILED = 3  # as of a budget that is not kept
 

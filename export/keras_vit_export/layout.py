@@ -6,7 +6,7 @@ be laid by another guess. Our own graphs leave nothing to guess (`forward.py`); 
 another make are looked through here.
 """
 
-from keras_vit_export.inspection import Operand, Operation, read_operations
+from keras_vit_device.tflite.operations import Operand, Operation, read_operations
 
 ELEMENTWISE = (
     "ADD",

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from keras_vit_export.inspection import read_graph
+from keras_vit_device.tflite.operations import read_graph
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 _SMALLEST_NORMAL = float(np.finfo(np.float16).tiny)

@@ -3,12 +3,13 @@
 import argparse
 import sys
 
+from keras_vit_device.files import check_writable, whole_file, write_json
+from keras_vit_device.terminal import quiet
+
 from keras_vit_export.arguments import (
     image_paths,
     open_keras,
 )
-from keras_vit_export.terminal import quiet
-from keras_vit_files import check_writable, whole_file, write_json
 
 BATCH = 32
 

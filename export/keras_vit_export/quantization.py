@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-
-from keras_vit_export.inspection import (
+from keras_vit_device.tflite.operations import (
     Operation,
     list_operations,
     read_graph,
@@ -19,6 +18,7 @@ from keras_vit_export.inspection import (
     tensor_types,
     weight_types,
 )
+
 from keras_vit_export.packing import pack
 from keras_vit_export.recipes import GPTQ, Recipe, Rule
 

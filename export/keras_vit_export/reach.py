@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from keras_vit_export import accelerators
-from keras_vit_export.runtime import Classifier
+from keras_vit_device import accelerators
+from keras_vit_device.classifier import Classifier
 
 NOT_CARRIED = "not carried"
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras_vit_device import meaning
+from keras_vit_device.meaning import Meaning
+from keras_vit_device.pixel_scale import PixelScale
 
 from keras_vit.config import Preprocessing
 from keras_vit.layers import ClassificationHead, PixelScaling
 from keras_vit.model import config_of
-from keras_vit_export import meaning
-from keras_vit_export.meaning import Meaning
-from keras_vit_export.pixel_scale import PixelScale
 
 # What layers are trained on: numbers about 0, spread by about 1.
 _SPREAD = (0.05, 6.0)
@@ -30,7 +30,7 @@ class Ends:
     """What is known of a model's input and output without running it on real images.
 
     Attributes:
-        rule: How images are fitted: keywords of `keras_vit_pixels.fit_image`.
+        rule: How images are fitted: keywords of `keras_vit_device.pixels.fit_image`.
         scale: What the model takes in place of pixels 0..255, or `None` if nothing
             tells.
         scale_source: How that is known, in words; empty if nothing tells.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.classifier import Classifier
 from tqdm import tqdm
 
 from keras_vit.chance import remarks
@@ -20,7 +21,6 @@ from keras_vit.evaluation import Evaluation
 from keras_vit_export.activations import snr_db
 from keras_vit_export.classifiers import AnyClassifier, KerasClassifier
 from keras_vit_export.reach import Reach
-from keras_vit_export.runtime import Classifier
 
 LATENCY_ROUNDS = 30
 # Slow models get fewer rounds, but no fewer than this.

@@ -103,8 +103,9 @@ def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
 
 def _files_of_run(model: pathlib.Path) -> set[str]:
     """Hashes of the data set of the run that a model of an earlier version lies in."""
+    from keras_vit_device.images import image_names
+
     from keras_vit.trained_on import hashes
-    from keras_vit_images import image_names
 
     if model.name != "model.keras":
         return set()  # it may have been put there

@@ -5,10 +5,10 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from keras_vit_device.tflite.operations import WEIGHTED, Operation, read_operations
 from tqdm import tqdm
 
 from keras_vit_export.activations import logits_name, read_all, snr_db
-from keras_vit_export.inspection import WEIGHTED, Operation, read_operations
 from keras_vit_export.quantization import quantize
 from keras_vit_export.recipes import KEEP, Recipe
 

@@ -15,8 +15,8 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
-from keras_vit_export.terminal import quiet
-from keras_vit_files import check_writable, write_json
+from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import quiet
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8000, 8099
@@ -102,7 +102,7 @@ def models(paths: Sequence[pathlib.Path]) -> Site:
         ValueError: If one is missing, cut off, or no image classifier.
     """
     with quiet():
-        from keras_vit_export.runtime import Classifier
+        from keras_vit_device.classifier import Classifier
 
         contents = [Classifier(path).content for path in paths]
     urls = [f"models/{hashlib.sha256(it).hexdigest()[:32]}.tflite" for it in contents]

@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.pixels import check_pixels
 
 from keras_vit.pipeline import ImageData, spread_rows
 from keras_vit_export import calibration
-from keras_vit_pixels import check_pixels
 
 # Images on which ranges and scales are compared.
 _COMPARED = 32

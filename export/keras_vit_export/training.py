@@ -10,9 +10,10 @@ import pathlib
 import textwrap
 from typing import Any
 
+from keras_vit_device.files import check_writable, new_folder, write_json
+from keras_vit_device.terminal import quiet
+
 from keras_vit_export.plans import Plan, new_plan, resumed_plan
-from keras_vit_export.terminal import quiet
-from keras_vit_files import check_writable, new_folder, write_json
 
 
 def train(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-// A .tflite -> a classifier with class names and preprocessing: runtime.py once more.
+// A .tflite -> a classifier with class names and preprocessing: classifier.py once more.
 
 import {
   Environment, getDefaultEnvironment, getGlobalLiteRt, loadAndCompile, loadLiteRt, supportsFeature, Tensor,

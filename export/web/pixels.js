@@ -1,4 +1,4 @@
-// Image files -> pixels that a model takes: keras_vit_pixels.py once more. Canvases
+// Image files -> pixels that a model takes: export/keras_vit_device/pixels.py once more. Canvases
 // resize as each browser likes, so Pillow's arithmetic is repeated here, to the last bit.
 
 // Pillow rounds weights to 22 bits after the point, and each pass to bytes.

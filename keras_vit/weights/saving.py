@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras_vit_device.files import new_folder, whole_file, write_json
 from safetensors.numpy import save_file
 
 from keras_vit.config import ViTConfig
@@ -13,7 +14,6 @@ from keras_vit.model import config_of
 from keras_vit.weights.contract import our_metadata
 from keras_vit.weights.tensors import SINGLE
 from keras_vit.weights.timm import TIMM
-from keras_vit_files import new_folder, whole_file, write_json
 
 # timm's own, which its configurations can't change.
 _EPSILON = 1e-6

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import tensorflow as tf
+from keras_vit_device.files import existing_file
 
 from keras_vit.weights.foreign import (
     folder_refusal,
@@ -20,7 +21,6 @@ from keras_vit.weights.foreign import (
     refusal,
     zip_refusal,
 )
-from keras_vit_files import existing_file
 
 BFLOAT16 = tf.bfloat16.as_numpy_dtype
 _SAFETENSORS_DTYPES = {

@@ -6,8 +6,8 @@ import os
 from unittest import mock
 
 import numpy as np
+from keras_vit_device.classifier import Classifier
 from keras_vit_export.exporter import export
-from keras_vit_export.runtime import Classifier
 
 import keras_vit
 from keras_vit.files import load_model

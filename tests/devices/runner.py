@@ -19,7 +19,7 @@ class OurClassifier:
     """keras_vit_export's, on whichever interpreter is installed."""
 
     def __init__(self, model, **options):
-        from keras_vit_export.runtime import Classifier
+        from keras_vit_device.classifier import Classifier
 
         self._classifier = Classifier(model, **options)
         self.open = self._classifier.read
@@ -128,7 +128,7 @@ class MediaPipe:
 
 
 def _opened(path, shape):
-    from keras_vit_pixels import fit_image, open_image
+    from keras_vit_device.pixels import fit_image, open_image
 
     _, height, width, channels = map(int, shape)
     return fit_image(open_image(path), (height, width), channels)
@@ -150,8 +150,8 @@ KINDS = {
 
 def _distance(model, runtime, shape):
     """From the answer of the file's self-test to the runtime's, 0..1."""
-    from keras_vit_export import metadata
-    from keras_vit_export.self_test import find_self_test
+    from keras_vit_device.self_test import find_self_test
+    from keras_vit_device.tflite import metadata
 
     read = metadata.read(model.read_bytes())
     class_names, contract = read.class_names, read.contract

@@ -14,10 +14,10 @@ import chromium
 import numpy as np
 import pytest
 from export.conftest import COVERING
+from keras_vit_device.accelerators import PARTLY, REFUSED, WHOLLY
+from keras_vit_device.classifier import Classifier
 from keras_vit_export import serving
-from keras_vit_export.accelerators import PARTLY, REFUSED, WHOLLY
 from keras_vit_export.recipes import RECIPES
-from keras_vit_export.runtime import Classifier
 
 from . import layouts, random_models
 from .runtimes import GPU, ROOT, variables, why_missing

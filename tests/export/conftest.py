@@ -108,7 +108,7 @@ COVERING = covering_set()
 
 def check_layout(content):
     """Nothing in a `.tflite` leaves a GPU to guess how a shape is meant."""
-    from keras_vit_export.inspection import read_operations
+    from keras_vit_device.tflite.operations import read_operations
     from keras_vit_export.layout import ELEMENTWISE, pitfalls
 
     assert not pitfalls(content)

@@ -11,8 +11,9 @@ import time
 import numpy as np
 import pytest
 from foreign import with_contract
-from keras_vit_export import Classifier, accelerators
-from keras_vit_export.accelerators import Trial, attempt, fastest
+from keras_vit_device import accelerators
+from keras_vit_device.accelerators import Trial, attempt, fastest
+from keras_vit_export import Classifier
 
 OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
 

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
+from keras_vit_device.classifier import Classifier
 from keras_vit_export.cli import main
-from keras_vit_export.runtime import Classifier
 from keras_vit_export.training import _kept
 from PIL import Image
 

@@ -4,10 +4,10 @@ import flatbuffers
 import flatbuffers.table
 import numpy as np
 import pytest
+from keras_vit_device.classifier import Classifier
+from keras_vit_device.tflite.operations import read_graph
 from keras_vit_export.description import BUFFER, describe, describe_classifier
 from keras_vit_export.exporter import export
-from keras_vit_export.inspection import read_graph
-from keras_vit_export.runtime import Classifier
 
 from keras_vit import build_vit
 

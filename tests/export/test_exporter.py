@@ -4,11 +4,11 @@ import gc
 import weakref
 
 import pytest
+from keras_vit_device.tflite.operations import operations
 from keras_vit_export import export
 from keras_vit_export.activations import read_all
 from keras_vit_export.calibration import METHODS
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.inspection import operations
 from keras_vit_export.smoothing import LEAST_GAIN_DB
 
 from keras_vit import build_vit

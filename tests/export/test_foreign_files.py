@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from foreign import KERNEL, SHAPE, converted, converted_as, described, with_file
-from keras_vit_export import Classifier, description, meaning
-from keras_vit_export.pixel_scale import PixelScale
-from keras_vit_export.tables import Description, read_description
+from keras_vit_device import meaning
+from keras_vit_device.pixel_scale import PixelScale
+from keras_vit_device.tflite.tables import Description, read_description
+from keras_vit_export import Classifier, description
 
 # Of those that say nothing of their pixels, but where that is what is tested.
 pytestmark = pytest.mark.filterwarnings("ignore:.*what range its pixels have")

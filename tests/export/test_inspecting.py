@@ -5,8 +5,9 @@ import pathlib
 
 import numpy as np
 from foreign import with_contract
-from keras_vit_export import Classifier, accelerators
-from keras_vit_export.accelerators import Trial
+from keras_vit_device import accelerators
+from keras_vit_device.accelerators import Trial
+from keras_vit_export import Classifier
 from keras_vit_export.cli import main
 
 from .conftest import complaint

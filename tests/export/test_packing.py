@@ -2,8 +2,8 @@
 
 import ai_edge_litert.schema_py_generated as schema
 import numpy as np
+from keras_vit_device.tflite.operations import read_graph
 from keras_vit_export import Classifier
-from keras_vit_export.inspection import read_graph
 from keras_vit_export.packing import pack
 from keras_vit_export.quantization import quantize
 from keras_vit_export.recipes import RECIPES

@@ -4,8 +4,9 @@ import pathlib
 
 import numpy as np
 import pytest
-from keras_vit_export import Classifier, accelerators
-from keras_vit_export.accelerators import Trial
+from keras_vit_device import accelerators
+from keras_vit_device.accelerators import Trial
+from keras_vit_export import Classifier
 from keras_vit_export.reach import Reach, reach
 from keras_vit_export.wording import notes, rows, table
 

@@ -6,16 +6,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_vit_export import Classifier
-from keras_vit_export.classifiers import KerasClassifier
-from keras_vit_export.exporter import Exporter
-from keras_vit_export.inspection import (
+from keras_vit_device.tflite.operations import (
     operations,
     read_graph,
     read_operations,
     tensor_types,
     weight_types,
 )
+from keras_vit_export import Classifier
+from keras_vit_export.classifiers import KerasClassifier
+from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization import quantize, skipped
 from keras_vit_export.recipes import RECIPES, Rule
 

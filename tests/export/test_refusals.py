@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_vit_device.files import check_writable, write_together
 from keras_vit_export import convert
 from keras_vit_export.cli import main
 from PIL import Image
 
 from keras_vit import ViTConfig, build_vit
 from keras_vit.files import save_model
-from keras_vit_files import check_writable, write_together
 
 from .conftest import complaint
 

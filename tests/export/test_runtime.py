@@ -11,12 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from keras_vit_export import Classifier, interpreters, metadata
+from keras_vit_device import interpreters
+from keras_vit_device.pixels import fit_array
+from keras_vit_device.tflite import metadata
+from keras_vit_export import Classifier
 from keras_vit_export.exporter import export
 from PIL import Image
 
 from keras_vit import build_vit
-from keras_vit_pixels import fit_array
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = ROOT / "models/digits.tflite"
@@ -327,7 +329,7 @@ def test_a_device_needs_numpy_pillow_and_an_interpreter_only():
     script = (
         ABSENT
         + """
-from keras_vit_export.runtime import Classifier
+from keras_vit_device.classifier import Classifier
 import numpy
 classifier = Classifier(sys.argv[1])
 print(next(iter(classifier(sys.argv[2]))))
@@ -342,7 +344,7 @@ def test_import_of_the_runtime_is_quick():
     script = """
 import time
 start = time.perf_counter()
-import keras_vit_export.runtime
+import keras_vit_device.classifier
 print(time.perf_counter() - start)
 """
     # The best of some: other processes may have the processor.
@@ -355,7 +357,7 @@ def test_memory_stays_flat_over_ten_thousand_classifications():
         ABSENT
         + """
 import numpy
-from keras_vit_export.runtime import Classifier
+from keras_vit_device.classifier import Classifier
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 classifier = Classifier(sys.argv[1])

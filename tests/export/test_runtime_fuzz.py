@@ -4,7 +4,7 @@ import random
 
 import pytest
 from damage import ROOT, bad, bombs, damaged, mutated, outcomes, whole_images
-from keras_vit_export import metadata
+from keras_vit_device.tflite import metadata
 
 DIGITS = ROOT / "models/digits.tflite"
 PICTURE = ROOT / "models/3-shows-3.png"

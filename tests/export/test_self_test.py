@@ -5,10 +5,7 @@ import json
 import numpy as np
 import pytest
 from foreign import with_contract
-from keras_vit_export import Classifier, metadata
-from keras_vit_export.exporter import Exporter, export
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.self_test import (
+from keras_vit_device.self_test import (
     KEY,
     MOST_PROBABLE,
     Pattern,
@@ -17,6 +14,10 @@ from keras_vit_export.self_test import (
     find_self_test,
     make_self_test,
 )
+from keras_vit_device.tflite import metadata
+from keras_vit_export import Classifier
+from keras_vit_export.exporter import Exporter, export
+from keras_vit_export.recipes import RECIPES
 
 from keras_vit import build_vit
 

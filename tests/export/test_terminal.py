@@ -1,7 +1,7 @@
 import os
 
 import pytest
-from keras_vit_export.terminal import quiet
+from keras_vit_device.terminal import quiet
 
 
 def test_lines_of_libraries_are_held_back(capfd):

@@ -5,8 +5,9 @@ import contextlib
 
 import pytest
 from foreign import with_contract
-from keras_vit_export import Classifier, metadata
-from keras_vit_export.self_test import KEY, Pattern, SelfTest
+from keras_vit_device.self_test import KEY, Pattern, SelfTest
+from keras_vit_device.tflite import metadata
+from keras_vit_export import Classifier
 
 from .page import DIGITS, ROOT, digit_files, photo_files
 

@@ -6,11 +6,10 @@ import io
 import numpy as np
 import pytest
 from foreign import SHAPE, converted, described, with_file
+from keras_vit_device.pixel_scale import PixelScale
+from keras_vit_device.pixels import fit_image, open_image
 from keras_vit_export import Classifier
-from keras_vit_export.pixel_scale import PixelScale
 from PIL import Image
-
-from keras_vit_pixels import fit_image, open_image
 
 from .page import DIGITS, NAMES, digit_files, photo_files
 

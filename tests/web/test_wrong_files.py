@@ -6,7 +6,8 @@ import zipfile
 
 import pytest
 from damage import bombs, damaged, mutated, whole_images
-from keras_vit_export import metadata, serving
+from keras_vit_device.tflite import metadata
+from keras_vit_export import serving
 
 from .page import DIGITS, digit_files
 

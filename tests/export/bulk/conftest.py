@@ -1,5 +1,5 @@
 import pytest
-from keras_vit_export import bulk
+from keras_vit_device import bulk
 
 from .running import DIGITS, write_digits
 

@@ -2,7 +2,8 @@
 
 import shutil
 
-from keras_vit_export import bulk, metadata
+from keras_vit_device import bulk
+from keras_vit_device.tflite import metadata
 
 from ..conftest import complaint
 from .running import DIGITS, ROOT

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from foreign import converted
-from keras_vit_export import Classifier, bulk
+from keras_vit_device import bulk
+from keras_vit_export import Classifier
 from keras_vit_export.cli import main
 from sklearn.datasets import load_digits
 

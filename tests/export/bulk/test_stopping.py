@@ -6,7 +6,7 @@ import shutil
 import signal
 
 import pytest
-from keras_vit_export import bulk
+from keras_vit_device import bulk
 
 from .running import (
     DIGITS,

@@ -3,9 +3,6 @@
 One rule for training, `classify`, `features` and the CSV of a folder: what Pillow opens
 in this process, by the suffix, or by the first bytes where the suffix tells nothing.
 What is left out is counted by reason.
-
-It stands beside the packages because `import keras_vit` loads TensorFlow, and commands
-that a device runs must not.
 """
 
 import collections
@@ -16,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from keras_vit_pixels import DAMAGE, HEIC_REASON, is_heic, register_heic
+from keras_vit_device.pixels import DAMAGE, HEIC_REASON, is_heic, register_heic
 
 HIDDEN = "hidden"
 SYSTEM = "of a system, not of the data"

@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from keras_vit_export.terminal import quiet
-from keras_vit_files import check_writable
-from keras_vit_images import LeftOut, image_names
+from keras_vit_device.files import check_writable
+from keras_vit_device.images import LeftOut, image_names
+from keras_vit_device.terminal import quiet
 
 if TYPE_CHECKING:
-    from keras_vit_export.runtime import Classifier
+    from keras_vit_device.classifier import Classifier
 
 # Its content, and what was said of its ends.
 _Model = tuple[bytes, dict[str, Any]]
@@ -88,7 +88,7 @@ def classify_folder(
 
     Args:
         model: A `.tflite`.
-        folder: Its images, those that `keras_vit_images.image_names` finds.
+        folder: Its images, those that `keras_vit_device.images.image_names` finds.
         output: CSV with `COLUMNS`; `file` is relative to the folder, `model` the start
             of the model file's SHA-256. One row an image, also of an unreadable one.
         workers: Processes; all cores if not given.
@@ -145,7 +145,7 @@ def classify_folder(
 def _tried(model: str | pathlib.Path, ends: dict[str, Any]) -> "Classifier":
     """A model tried on an image: one that none fits would end every worker."""
     with quiet():
-        from keras_vit_export.runtime import Classifier
+        from keras_vit_device.classifier import Classifier
 
         classifier = Classifier(model, **ends)
         classifier.probabilities([classifier.read(np.zeros((1, 1, 3), "uint8"))])
@@ -331,7 +331,7 @@ def _work(
     model: _Model, folder: pathlib.Path, connection: Connection, position: Any
 ) -> None:
     """What a worker process does: names -> rows, until the other side is gone."""
-    from keras_vit_export.runtime import Classifier
+    from keras_vit_device.classifier import Classifier
 
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # as in the process that it works for
@@ -347,7 +347,7 @@ def _work(
 
 
 def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
-    from keras_vit_export.runtime import most_probable
+    from keras_vit_device.classifier import most_probable
 
     try:
         image = classifier.read(folder / name)

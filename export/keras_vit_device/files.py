@@ -1,8 +1,4 @@
-"""Files: found, and written whole or not at all. Standard library only.
-
-It stands beside the packages because `import keras_vit` loads TensorFlow, and commands
-that a device runs must not.
-"""
+"""Files: found, and written whole or not at all. Standard library only."""
 
 import contextlib
 import json

@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
-from keras_vit_export import labels
-from keras_vit_export.tables import Description, read_description
+from keras_vit_device.tflite import labels
+from keras_vit_device.tflite.tables import Description, read_description
 
 LABELS = "labels.txt"
 CONTRACT = "keras_vit.json"

@@ -16,11 +16,11 @@ _PATIENCE = 20  # seconds for the first run of a file that may be damaged
 # What that run is: all that a classifier does.
 _TRIAL = """
 import sys
-from keras_vit_export import interpreters, runtime
+from keras_vit_device import classifier, interpreters
 
 interpreters.try_in_a_child = lambda content, num_threads: None
 try:
-    runtime.Classifier(sys.stdin.buffer.read(), int(sys.argv[1])).benchmark(1)
+    classifier.Classifier(sys.stdin.buffer.read(), int(sys.argv[1])).benchmark(1)
 except ValueError as error:
     sys.exit(str(error))
 """

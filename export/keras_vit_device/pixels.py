@@ -1,8 +1,6 @@
 """Image files -> pixels that a model takes. NumPy and Pillow, nothing else.
 
 Training and the device's runtime both call this module, so both see the same pixels.
-It stands beside the packages because `import keras_vit` loads TensorFlow, and the
-runtime must not.
 """
 
 import functools

@@ -27,7 +27,7 @@ WHOLLY, PARTLY, REFUSED, MISSING = "wholly", "partly", "refused", "missing"
 # Of which a third for running: who is slow answers fewer images.
 _RUNNING = 1 / 3
 _LEAST_RUNS = 5  # of which the median time is told
-_CHILD = "from keras_vit_export.accelerators import answer_parent; answer_parent()"
+_CHILD = "from keras_vit_device.accelerators import answer_parent; answer_parent()"
 # What the log says where there is no device, and what people are told of it.
 _NO_DEVICE = {
     r"No module named 'ai_edge_litert": "ai-edge-litert with its CompiledModel is needed",

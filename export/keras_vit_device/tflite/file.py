@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit_export import interpreters, metadata
-from keras_vit_export.end_types import KINDS, EndType
-from keras_vit_export.metadata import Attached
-from keras_vit_pixels import check_channels_last
+from keras_vit_device import interpreters
+from keras_vit_device.pixels import check_channels_last
+from keras_vit_device.tflite import metadata
+from keras_vit_device.tflite.end_types import KINDS, EndType
+from keras_vit_device.tflite.metadata import Attached
 
 
 @dataclasses.dataclass(frozen=True)

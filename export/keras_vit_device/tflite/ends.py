@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit_export.end_types import FLOAT
-from keras_vit_export.opened import OpenedFile
-from keras_vit_export.pixel_scale import PixelScale, common
-from keras_vit_pixels import fit_array
+from keras_vit_device.pixel_scale import PixelScale, common
+from keras_vit_device.pixels import fit_array
+from keras_vit_device.tflite.end_types import FLOAT
+from keras_vit_device.tflite.file import OpenedFile
 
 _SAME = "0..255"
 # Part of a range by which that of a quantized input may miss it: images that it was

@@ -13,14 +13,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from keras_vit_export import accelerators, ends, inspection, labels, meaning
-from keras_vit_export.latency import Latency
-from keras_vit_export.meaning import Meaning
-from keras_vit_export.opened import open_file
-from keras_vit_export.pixel_scale import doubt
-from keras_vit_export.self_test import UselessError, Verdict, find_self_test
-from keras_vit_files import existing_file
-from keras_vit_pixels import check_pixels, fit_array, fit_image, open_image
+from keras_vit_device import accelerators, meaning
+from keras_vit_device.files import existing_file
+from keras_vit_device.latency import Latency
+from keras_vit_device.meaning import Meaning
+from keras_vit_device.pixel_scale import doubt
+from keras_vit_device.pixels import check_pixels, fit_array, fit_image, open_image
+from keras_vit_device.self_test import UselessError, Verdict, find_self_test
+from keras_vit_device.tflite import ends, labels, operations
+from keras_vit_device.tflite.file import open_file
 
 
 class Classifier:
@@ -313,7 +314,7 @@ class Classifier:
 
         Needs ai-edge-litert.
         """
-        return inspection.operations(self.content)
+        return operations.operations(self.content)
 
     def _run(self, image: np.ndarray) -> np.ndarray:
         image = np.asarray(image)

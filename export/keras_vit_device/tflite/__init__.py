@@ -1,0 +1,1 @@
+"""What a `.tflite` is and carries: its two ends, its operations, what is behind it."""
