@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 import keras_vit
-from keras_vit.pipeline import array_source
+from keras_vit.data import from_arrays
 
 FOLDS = 5
 RECIPES = ["float32", "float16", "dynamic_int8"]
@@ -55,7 +55,7 @@ def plans(seed: int) -> list[Plan]:
             rest, test_size=1 / 9, stratify=labels[rest], random_state=number
         )
         rows = {"train": train, "validation": validation, "test": test}
-        source = array_source("digits", names, images, labels, rows)
+        source = from_arrays("digits", names, images, labels, rows)
         made.append(demo_plan(source, seed=number))
     return made
 

@@ -24,9 +24,9 @@ from keras_vit_device.pixels import fit_array, open_image
 
 import keras_vit
 from keras_vit.data import find_source
+from keras_vit.data.folders import find_images
 from keras_vit.files import load_model
-from keras_vit.folders import find_images
-from keras_vit.model import config_of
+from keras_vit.reuse import config_of
 
 # README, "Your own images".
 COMMAND = ("train", "--image-size", "64")

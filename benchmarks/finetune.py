@@ -15,9 +15,8 @@ import numpy as np
 from figures import Figure, machine
 
 import keras_vit
-from keras_vit.data import find_source
-from keras_vit.pipeline import ImageSource, array_source
-from keras_vit.recipes import RECIPES
+from keras_vit.data import ImageSource, find_source, from_arrays
+from keras_vit.training.recipes import RECIPES
 
 SMALL = keras_vit.TrainingRecipe(flip=True)
 
@@ -72,7 +71,7 @@ def source(
         rows[name] = np.concatenate([part[:limit] for part in chosen])
         begin += len(own)
     names = [str(label) for label in range(first, first + 5)]
-    return array_source("fashion_mnist", names, images, labels - first, rows)
+    return from_arrays("fashion_mnist", names, images, labels - first, rows)
 
 
 def main() -> None:

@@ -52,8 +52,8 @@ SHAPES = {
 def keras_vit_steps(shape: Shape) -> Callable[[], None]:
     """This library, compiled as `keras_vit.train` compiles it."""
     import keras_vit
-    from keras_vit.optimizer import make_optimizer
-    from keras_vit.training import first_tokens_alone
+    from keras_vit.training.loop import first_tokens_alone
+    from keras_vit.training.optimizer import make_optimizer
 
     config = keras_vit.ViTConfig(
         image_size=shape.image_size,

@@ -5,14 +5,14 @@ Importing this package registers its layers, so `keras.saving.load_model` knows 
 
 from keras_vit import layers
 from keras_vit.config import Preprocessing, ViTConfig
-from keras_vit.data import load_data
+from keras_vit.data import ImageData, load_data
 from keras_vit.evaluation import Evaluation
-from keras_vit.model import build_vit, config_of, with_head, with_rgb_input
-from keras_vit.pipeline import ImageData
-from keras_vit.planning import TrainingPlan, plan_training
-from keras_vit.recipes import TrainingRecipe
-from keras_vit.resizing import with_image_size
-from keras_vit.training import TrainingRun, evaluate, train
+from keras_vit.model import build_vit
+from keras_vit.reuse import config_of, with_head, with_image_size, with_rgb_input
+from keras_vit.training.hosts.distribution import make_strategy
+from keras_vit.training.loop import TrainingRun, evaluate, train
+from keras_vit.training.plan import TrainingPlan, plan_for, plan_training
+from keras_vit.training.recipes import TrainingRecipe
 from keras_vit.weights import load_checkpoint
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "layers",
     "load_checkpoint",
     "load_data",
+    "make_strategy",
+    "plan_for",
     "plan_training",
     "train",
     "with_head",

@@ -12,8 +12,8 @@ from keras_vit_device.pixels import check_pixels
 from matplotlib.figure import Figure
 
 from keras_vit.config import ViTConfig
-from keras_vit.model import config_of
 from keras_vit.pictures import save_figure, show_image
+from keras_vit.reuse import config_of
 
 
 def attention_maps(model: keras.Model, images: np.ndarray) -> np.ndarray:

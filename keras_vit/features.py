@@ -4,7 +4,7 @@ import keras
 
 from keras_vit import layers
 from keras_vit.config import check_choice
-from keras_vit.model import config_of
+from keras_vit.reuse import config_of
 
 KINDS = ("token", "mean", "both")
 

@@ -26,8 +26,8 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit import ViTConfig
-from keras_vit.data import hold_out
-from keras_vit.pipeline import array_source
+from keras_vit.data import from_arrays
+from keras_vit.data.sources import hold_out
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ def split_at(images, validation, test):
     """Images of two classes in turn; validation and test begin at these rows."""
     rows = np.split(np.arange(len(images)), [validation, test])
     rows = dict(zip(("train", "validation", "test"), rows, strict=True))
-    return array_source("noise", ["a", "b"], images, np.arange(len(images)) % 2, rows)
+    return from_arrays("noise", ["a", "b"], images, np.arange(len(images)) % 2, rows)
 
 
 def write_images(folder, count, seed=0):
@@ -147,6 +147,6 @@ def stripes():
             image += 120 * (((x if label else y) // 2) % 2)[..., None]
         rows = hold_out([str(i) for i in range(count)], labels)
         names = ("across", "down")
-        return array_source("stripes", names, images.astype("uint8"), labels, rows)
+        return from_arrays("stripes", names, images.astype("uint8"), labels, rows)
 
     return make

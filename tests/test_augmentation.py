@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit.augmentation import Augmentation
-from keras_vit.recipes import RECIPES, TrainingRecipe
+from keras_vit.training.augmentation.random_changes import Augmentation
+from keras_vit.training.recipes import RECIPES, TrainingRecipe
 
 NOTHING = TrainingRecipe(translation=0.0)
 SOME = [

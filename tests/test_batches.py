@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import batches
-from keras_vit.batches import Split, TrainingImages, epoch_order
+from keras_vit.data import batches
+from keras_vit.data.batches import Split, TrainingImages, epoch_order
 
 
 def source(kind, count=22, batch_size=4, seed=3):

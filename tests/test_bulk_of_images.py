@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from keras_vit.data import find_source, load_data
-from keras_vit.folders import Seen, find_bulk
+from keras_vit.data.folders import Seen, find_bulk
+from keras_vit.training.plan import plan_for
 
 GREY, COLOR = (1, True), (3, False)
 GREY_IN_COLOR_FILES = (3, True)
@@ -55,7 +56,7 @@ def folder(tmp_path, rng):
 
 def test_one_odd_image_leaves_the_model_small_and_grey_and_is_fitted(folder):
     source = find_source(str(folder))
-    config = source.plan().config
+    config = plan_for(source).config
     assert (config.image_size, config.channels) == ((28, 28), 1)
     assert (config.patch_size, config.width) == (4, 64), "nano/4"
     assert source.shape_note == "Of 25 images 24 are grey and 24 are 28 x 28 pixels"
@@ -88,7 +89,7 @@ def test_the_plan_says_what_most_images_are(folder, capsys):
 
 
 def test_a_grey_picture_in_a_file_of_three_channels_is_seen(tmp_path):
-    from keras_vit.folders import find_images
+    from keras_vit.data.folders import find_images
 
     grey = np.tile(np.arange(50, dtype="uint8")[:, None, None], (1, 50, 3))
     spot = grey.copy()

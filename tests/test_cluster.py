@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from keras_vit import cluster
-from keras_vit.cluster import Cluster, Watchdog, read_cluster
+from keras_vit.training.hosts import cluster
+from keras_vit.training.hosts.cluster import Cluster, Watchdog, read_cluster
 
 
 def free_ports(count):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit.distillation import Student, logits_of
+from keras_vit.training.distillation import Student, logits_of
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 import keras_vit
-from keras_vit import callbacks, cluster, distribution, runs
 from keras_vit.data import find_source
+from keras_vit.training import callbacks, runs
+from keras_vit.training.hosts import cluster, distribution
 from tests import processes
 from tests.conftest import pictures_off, split_at
 from tests.test_cluster import free_ports

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from keras_vit import Preprocessing, load_data
-from keras_vit.folders import find_images
+from keras_vit.data.folders import find_images
 
 SMALL = Preprocessing(image_size=8)
 

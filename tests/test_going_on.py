@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from keras_vit import runs
-from keras_vit.callbacks import Checkpoints, NoNumberError, Progress
+from keras_vit.training import runs
+from keras_vit.training.callbacks import Checkpoints, NoNumberError, Progress
 from tests.test_resume import Killed, assert_same, assert_saved_is_best, outcome, run
 
 FEW = {"every": 0, "epochs": 2}

@@ -10,7 +10,7 @@ from keras_vit_device.images import LeftOut, image_names, suffixes
 from keras_vit_device.pixels import UnreadableError, open_image
 from PIL import Image
 
-from keras_vit.folders import find_images
+from keras_vit.data.folders import find_images
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from keras_vit.folders import find_images
+from keras_vit.data.folders import find_images
 
 
 def paint(root, *places, count=1):

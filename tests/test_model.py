@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_vit import ViTConfig, build_vit, config_of, layers, with_head, with_rgb_input
 from keras_vit.features import feature_model
-from keras_vit.training import first_tokens_alone
+from keras_vit.training.loop import first_tokens_alone
 
 # At 224 pixels and 1000 classes: vision_transformer's `models_test.py`.
 PUBLISHED = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit.optimizer import layer_scales, make_optimizer
-from keras_vit.recipes import RECIPES
+from keras_vit.training.optimizer import layer_scales, make_optimizer
+from keras_vit.training.recipes import RECIPES
 
 
 def gradients(model, rng):

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from keras_vit import plan_training
-from keras_vit.planning import FEW_PHOTOS, LEAST_STEPS, new_config
-from keras_vit.recipes import RECIPES, TrainingRecipe
+from keras_vit.training.plan import FEW_PHOTOS, LEAST_STEPS, new_config
+from keras_vit.training.recipes import RECIPES, TrainingRecipe
 
 NAMES = ("circle", "square", "triangle")
 # The demo's digits, Fashion-MNIST, and CIFAR-10.

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.rand_augment import RandAugment
+from keras_vit.training.augmentation.rand_augment import RandAugment
 
 COUNT = 200
 

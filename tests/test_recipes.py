@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_vit
-from keras_vit.pipeline import array_source
-from keras_vit.recipes import RECIPES
-from keras_vit.rehearsal import available_memory
+from keras_vit.data import from_arrays
+from keras_vit.training.recipes import RECIPES
+from keras_vit.training.rehearsal import available_memory
 from tests import processes
 
 SMALL = ("nano", "compact", "compact3", "micro", "Ti", "S", "B")
@@ -42,7 +42,7 @@ def two_steps(recipe, size, precision):
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("uint8")
     parts = np.split(np.arange(8), [4, 6])
     rows = dict(zip(("train", "validation", "test"), parts, strict=True))
-    source = array_source("noise", ["a", "b"], images, np.arange(8) % 2, rows)
+    source = from_arrays("noise", ["a", "b"], images, np.arange(8) % 2, rows)
     config = keras_vit.ViTConfig.from_variant(
         f"{size}/16", image_size=32, num_classes=2, drop_path=0.1
     )

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import keras_vit
-from keras_vit.rehearsal import available_memory, rehearse
+from keras_vit.training.rehearsal import available_memory, rehearse
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 import keras_vit
 from keras_vit import config_of, with_image_size
-from keras_vit.weights.resampling import resize_positions
+from keras_vit.resampling import resize_positions
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import pytest
 
 from keras_vit import build_vit
 from keras_vit.data import find_source
-from keras_vit.files import load_model, save_model
-from keras_vit.trained_on import (
+from keras_vit.data.trained_on import (
     hashes,
     known_records,
     make_record,
@@ -16,6 +15,7 @@ from keras_vit.trained_on import (
     read_records,
     write_records,
 )
+from keras_vit.files import load_model, save_model
 from tests.conftest import write_images
 
 

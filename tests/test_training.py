@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import keras_vit
-from keras_vit.callbacks import AveragedWeights, BestModel, Progress
 from keras_vit.layers import FirstTokens
-from keras_vit.optimizer import make_optimizer
+from keras_vit.training.callbacks import AveragedWeights, BestModel, Progress
+from keras_vit.training.optimizer import make_optimizer
 
 
 @pytest.fixture

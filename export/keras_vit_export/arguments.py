@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from keras_vit_device.images import LeftOut
 
     from keras_vit import ImageData
-    from keras_vit.pipeline import ImageSource
-    from keras_vit.trained_on import Record
+    from keras_vit.data import ImageSource
+    from keras_vit.data.trained_on import Record
     from keras_vit_export.classifiers import AnyClassifier
 
 
@@ -53,7 +53,7 @@ def _records(path: pathlib.Path, classifier: "AnyClassifier") -> list["Record"]:
     """What a model's file says of its training."""
     if path.suffix != ".keras":
         return classifier.contract.get("trained_on", [])
-    from keras_vit.trained_on import read_records
+    from keras_vit.data.trained_on import read_records
 
     return read_records(path)
 
@@ -100,8 +100,8 @@ def data_for(
     """
     source = find_source(options, "test" if whole else "refuse")
     from keras_vit.config import Preprocessing
-    from keras_vit.layouts import same_name
-    from keras_vit.trained_on import KEY, known_records
+    from keras_vit.data.layouts import same_name
+    from keras_vit.data.trained_on import KEY, known_records
     from keras_vit_export.reported import choose_part
 
     # macOS and Linux may spell one name in two ways.

@@ -72,7 +72,7 @@ class KerasClassifier:
         remarks: What else is to be said of it, a line each.
         meaning: Of the model's numbers.
         named: Whether the classes have names.
-        trained_on: What its file says of its training (`keras_vit.trained_on`).
+        trained_on: What its file says of its training (`keras_vit.data.trained_on`).
 
     Raises:
         ValueError: If the model does not take one image of a fixed size, or does not

@@ -38,7 +38,7 @@ ACCELERATORS = {"cpu": ("cpu",), "gpu": ("gpu",), "auto": ("cpu", "gpu")}
 def demo(options: argparse.Namespace) -> int:
     """Bundled digits -> run folder with a model, its exports and their report."""
     with quiet():
-        from keras_vit import data as data_sets
+        from keras_vit.data import sources as data_sets
     check_writable(options.json)
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
     plan = demo_plan(data_sets.find_source("digits"), options.epochs, options.seed)

@@ -23,7 +23,7 @@ def explain(options: argparse.Namespace) -> int:
         raise ValueError(str(error)) from error
     with quiet():
         from keras_vit import explain as see
-        from keras_vit.model import config_of
+        from keras_vit.reuse import config_of
 
         config = config_of(classifier.model)
         maps = see.attention_maps(classifier.model, image[None])

@@ -16,7 +16,7 @@ from keras_vit_device.tflite.operations import read_operations
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
-from keras_vit.pipeline import ImageData
+from keras_vit.data import ImageData
 from keras_vit_export import calibration, sensitivity
 from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.convert import (

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from keras_vit.config import ViTConfig
-from keras_vit.model import config_of
+from keras_vit.reuse import config_of
 
 Array = np.ndarray
 

@@ -12,8 +12,7 @@ from keras_vit_export.arguments import find_source
 
 if TYPE_CHECKING:
     from keras_vit import TrainingRecipe, ViTConfig
-    from keras_vit.pipeline import ImageSource
-
+    from keras_vit.data import ImageSource
 DEMO_EPOCHS = 80
 
 
@@ -53,7 +52,7 @@ def demo_plan(source: "ImageSource", epochs: int = DEMO_EPOCHS, seed: int = 0) -
     chosen on validation images; 19 steps an epoch bear twice the default rate.
     """
     from keras_vit import TrainingRecipe
-    from keras_vit.planning import new_config
+    from keras_vit.training.plan import new_config
 
     config = new_config(source.class_names, source.image_shape)
     config = dataclasses.replace(config, drop_path=0.1)
@@ -74,7 +73,8 @@ _DEFAULTS = {
 def new_plan(options: argparse.Namespace) -> Plan:
     """The plan that follows from the options of `train` and the number of images."""
     from keras_vit.config import check_choice
-    from keras_vit.recipes import OF_TRAINED_MODELS, RECIPES
+    from keras_vit.training.plan import plan_for
+    from keras_vit.training.recipes import OF_TRAINED_MODELS, RECIPES
 
     if options.dataset is None:
         raise ValueError("--dataset is needed.")
@@ -85,7 +85,8 @@ def new_plan(options: argparse.Namespace) -> Plan:
     _check_size(options, options.origin)
     source = find_source(options)
     trained = options.origin is not None
-    made = source.plan(
+    made = plan_for(
+        source,
         recipe=RECIPES.get(options.recipe),
         batch_size=options.batch_size,
         variant=options.variant,
@@ -122,8 +123,8 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
     """
     from keras_vit import TrainingRecipe, ViTConfig
     from keras_vit.config import check_choice
-    from keras_vit.planning import new_config, with_fields
-    from keras_vit.recipes import RECIPES
+    from keras_vit.training.plan import new_config, with_fields
+    from keras_vit.training.recipes import RECIPES
 
     stored = _DEFAULTS | stored
     _check_size(options, options.origin or stored["origin"])
@@ -199,7 +200,7 @@ def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
 def _recipe_field(text: str) -> tuple[str, Any]:
     """`"mixup=0.2"` -> `("mixup", 0.2)`, of the field's own type."""
     from keras_vit.config import check_choice
-    from keras_vit.recipes import TrainingRecipe
+    from keras_vit.training.recipes import TrainingRecipe
 
     defaults = {it.name: it.default for it in dataclasses.fields(TrainingRecipe)}
     name, _, value = text.partition("=")

@@ -15,7 +15,7 @@ from keras_vit_device.pixel_scale import PixelScale
 
 from keras_vit.config import Preprocessing
 from keras_vit.layers import ClassificationHead, PixelScaling
-from keras_vit.model import config_of
+from keras_vit.reuse import config_of
 
 # What layers are trained on: numbers about 0, spread by about 1.
 _SPREAD = (0.05, 6.0)

@@ -1,7 +1,7 @@
 """Which part of a data set figures are of, and whether the model was trained on it.
 
 A folder that the model was not trained on is taken whole. The images of the model's own
-training are known by their content (`keras_vit.trained_on`).
+training are known by their content (`keras_vit.data.trained_on`).
 """
 
 import argparse
@@ -11,8 +11,8 @@ import pathlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_vit.pipeline import ImageSource
-    from keras_vit.trained_on import Record
+    from keras_vit.data import ImageSource
+    from keras_vit.data.trained_on import Record
 
 # Of the sampled training images, those that may have been lost from the model's own
 # folder since.
@@ -49,7 +49,7 @@ def choose_part(
     """
     if not source.is_folder:
         return _told(source, options.split or "test", _asked(options.split))
-    from keras_vit import trained_on
+    from keras_vit.data import trained_on
 
     by_part = {
         name: set(trained_on.hashes(source.paths(name))) for name in source.splits
@@ -72,7 +72,7 @@ def _asked(split: str | None) -> str:
 
 
 def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
-    from keras_vit import trained_on
+    from keras_vit.data import trained_on
 
     if split:
         return split, _asked(split)
@@ -105,7 +105,7 @@ def _files_of_run(model: pathlib.Path) -> set[str]:
     """Hashes of the data set of the run that a model of an earlier version lies in."""
     from keras_vit_device.images import image_names
 
-    from keras_vit.trained_on import hashes
+    from keras_vit.data.trained_on import hashes
 
     if model.name != "model.keras":
         return set()  # it may have been put there

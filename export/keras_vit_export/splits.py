@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from keras_vit_device.pixels import check_pixels
 
-from keras_vit.pipeline import ImageData, spread_rows
+from keras_vit.data.pipeline import ImageData, spread_rows
 from keras_vit_export import calibration
 
 # Images on which ranges and scales are compared.

@@ -24,9 +24,9 @@ def train(options: argparse.Namespace) -> int:
     if (options.output is None) == (options.resume is None):
         raise ValueError("Either --output for a new run or --resume is needed.")
     with quiet():
-        from keras_vit import distribution
-        from keras_vit.callbacks import NoNumberError
-        from keras_vit.runs import is_finished
+        from keras_vit.training.callbacks import NoNumberError
+        from keras_vit.training.hosts import distribution
+        from keras_vit.training.runs import is_finished
     folder = options.resume or options.output
     # Before the other workers are waited for: they may have gone.
     if options.go_on and is_finished(folder):
@@ -66,8 +66,8 @@ def train(options: argparse.Namespace) -> int:
 
 def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
     """The plan of a run that goes on, and its steps between checkpoints."""
-    from keras_vit import checkpoints
-    from keras_vit.runs import check_more_epochs, read_settings
+    from keras_vit.training import checkpoints
+    from keras_vit.training.runs import check_more_epochs, read_settings
 
     stored = read_settings(folder)
     check_more_epochs(folder, stored, options.epochs)
@@ -121,7 +121,7 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
         import tensorflow as tf
 
         import keras_vit
-        from keras_vit.rehearsal import estimated_memory
+        from keras_vit.training.rehearsal import estimated_memory
     model, data = _built(plan, strategy)
     print(
         f"{model.count_params():,} parameters; "
@@ -149,7 +149,7 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
             origin=plan.origin,
             **options,
         )
-        if strategy is None or keras_vit.distribution.is_chief(strategy):
+        if strategy is None or keras_vit.training.hosts.distribution.is_chief(strategy):
             _remember(plan, folder / "model.keras")
     return model, data, run
 
@@ -158,9 +158,9 @@ def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
     """Of another range of pixels, or classes in another order, he knows nothing."""
     with quiet():
         from keras_vit.chance import remarks
-        from keras_vit.distillation import check_teacher
         from keras_vit.files import load_model
-        from keras_vit.training import evaluate
+        from keras_vit.training.distillation import check_teacher
+        from keras_vit.training.loop import evaluate
 
         teacher = load_model(path)
         check_teacher(model, teacher)
@@ -173,7 +173,7 @@ def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
 
 def _remember(plan: Plan, path: pathlib.Path) -> None:
     """Puts into a model's file what it was trained on, also before this."""
-    from keras_vit.trained_on import make_record, read_records, write_records
+    from keras_vit.data.trained_on import make_record, read_records, write_records
 
     earlier = read_records(plan.origin) if plan.origin else []
     write_records(path, [*earlier, make_record(plan.source)])
@@ -204,8 +204,7 @@ def _built(plan: Plan, strategy=None):
 
 def _resized(model, image_size: tuple[int, int]):
     """The model of `--from` for the size of `--image-size`; says what was done."""
-    from keras_vit.model import config_of
-    from keras_vit.resizing import with_image_size
+    from keras_vit.reuse import config_of, with_image_size
 
     old = config_of(model).grid
     resized = with_image_size(model, image_size)
@@ -222,10 +221,10 @@ def _dry_run(options) -> int:
     """What a training would be and take."""
     with quiet():
         import keras_vit
-        from keras_vit import rehearsal
-        from keras_vit.distillation import check_teacher
         from keras_vit.files import load_model
-        from keras_vit.runs import check_more_epochs, read_settings
+        from keras_vit.training import rehearsal
+        from keras_vit.training.distillation import check_teacher
+        from keras_vit.training.runs import check_more_epochs, read_settings
     if options.resume:
         stored = read_settings(options.resume)
         check_more_epochs(options.resume, stored, options.epochs)
@@ -279,7 +278,7 @@ def _print_plan(plan: Plan, config, parameters: int) -> None:
 
 def _shortage(needed: int, batch_size: int) -> str | None:
     """What to say if a step needs more memory than there is."""
-    from keras_vit.rehearsal import available_memory
+    from keras_vit.training.rehearsal import available_memory
 
     free = available_memory()
     if free is None or needed <= free:

@@ -11,12 +11,8 @@ import numpy as np
 
 from keras_vit.config import ViTConfig, check_choice
 from keras_vit.model import build_vit
-from keras_vit.weights.layouts import Table
-from keras_vit.weights.resampling import (
-    POSITION_MODES,
-    resize_patches,
-    resize_positions,
-)
+from keras_vit.resampling import POSITION_MODES, resize_patches, resize_positions
+from keras_vit.weights.formats.layouts import Table
 from keras_vit.weights.source import Source, describe
 from keras_vit.weights.tensors import few
 from keras_vit.weights.untrained import untrained

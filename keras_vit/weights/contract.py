@@ -11,7 +11,7 @@ import zlib
 from typing import Any
 
 from keras_vit.config import ViTConfig, check_choice
-from keras_vit.weights.timm import said_by_architecture
+from keras_vit.weights.formats.timm import said_by_architecture
 
 # Of AugReg: https://arxiv.org/abs/2106.10270, published code, `input_pipeline.py`.
 _INCEPTION = {

@@ -10,10 +10,10 @@ from keras_vit_device.files import new_folder, whole_file, write_json
 from safetensors.numpy import save_file
 
 from keras_vit.config import ViTConfig
-from keras_vit.model import config_of
+from keras_vit.reuse import config_of
 from keras_vit.weights.contract import our_metadata
+from keras_vit.weights.formats.timm import TIMM
 from keras_vit.weights.tensors import SINGLE
-from keras_vit.weights.timm import TIMM
 
 # timm's own, which its configurations can't change.
 _EPSILON = 1e-6

@@ -12,9 +12,9 @@ import numpy as np
 
 from keras_vit.config import VARIANTS, ViTConfig
 from keras_vit.weights import contract
-from keras_vit.weights.formats import Format
-from keras_vit.weights.google import GOOGLE
-from keras_vit.weights.recognition import Recognized, recognize
+from keras_vit.weights.formats.format import Format
+from keras_vit.weights.formats.google import GOOGLE
+from keras_vit.weights.formats.recognition import Recognized, recognize
 from keras_vit.weights.tensors import few, read
 
 _HEADS = {

@@ -15,7 +15,7 @@ from keras_vit_export.recipes import OLD_RUNTIME, RECIPES
 from PIL import Image
 
 import keras_vit
-from keras_vit.pipeline import array_source
+from keras_vit.data import from_arrays
 
 COUNT = 200
 # Recipes whose file is another with `--compat 2.14`, and the name of that file.
@@ -46,7 +46,7 @@ def make(folder: pathlib.Path) -> None:
         num_classes=len(class_names),
         class_names=class_names,
     )
-    source = array_source(name, class_names, images, labels, rows)
+    source = from_arrays(name, class_names, images, labels, rows)
     data = source.load(config, batch_size=128)
     model = keras_vit.build_vit(config)
     run = keras_vit.train(model, data, recipe, verbose=0)

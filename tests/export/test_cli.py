@@ -274,7 +274,7 @@ def test_what_stops_a_training_is_one_line(photos, tmp_path, capfd, monkeypatch)
         os.write(2, b"of C++")
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
 
-    monkeypatch.setattr("keras_vit.rehearsal.available_memory", lambda: 10**8)
+    monkeypatch.setattr("keras_vit.training.rehearsal.available_memory", lambda: 10**8)
     monkeypatch.setattr(os, "_exit", ended.append)
     monkeypatch.setattr(keras.Model, "fit", without_memory)
     assert main([*map(str, arguments)]) is None and ended == [2]
@@ -282,7 +282,9 @@ def test_what_stops_a_training_is_one_line(photos, tmp_path, capfd, monkeypatch)
     assert "This may be killed: a batch of 8 needs about" in shown.out
     assert shown.err.startswith("keras-vit: A step of 8 images needs more memory")
     assert len(shown.err.splitlines()) == 1
-    monkeypatch.setattr("keras_vit.pipeline.CACHE_BYTES", 0)  # read while it trains
+    monkeypatch.setattr(
+        "keras_vit.data.pipeline.CACHE_BYTES", 0
+    )  # read while it trains
     monkeypatch.setattr(keras.Model, "fit", without_images)
     assert "is unreadable or no image" in complaint(capfd, *arguments)
     assert not (tmp_path / "run").exists()
@@ -311,7 +313,7 @@ def test_help_is_quick():
 def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
     tmp_path, capfd, monkeypatch, without_xla
 ):
-    from keras_vit.callbacks import Progress
+    from keras_vit.training.callbacks import Progress
 
     def interrupt(self, epoch, logs=None):
         if epoch == 1:
@@ -410,7 +412,7 @@ def test_a_dry_run_says_what_a_training_would_take_and_writes_nothing(
     # The estimate is of the right size, if not of this process, which ran other tests.
     assert 8e8 < found["estimated_memory_bytes"] < 2e9
     with monkeypatch.context() as small:
-        small.setattr("keras_vit.rehearsal.available_memory", lambda: 10**8)
+        small.setattr("keras_vit.training.rehearsal.available_memory", lambda: 10**8)
         line = complaint(capfd, "train", *options)
     assert "a batch of 32 needs about" in line and "0.1 GB are free" in line
     line = complaint(capfd, "train", *options, "--set", "trainable=head,hed")
@@ -447,7 +449,7 @@ def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monke
 
 
 def test_help_names_every_training_recipe():
-    from keras_vit.recipes import RECIPES
+    from keras_vit.training.recipes import RECIPES
 
     text = run("train", "--help").stdout
     assert all(name in text for name in RECIPES)

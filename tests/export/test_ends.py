@@ -12,7 +12,7 @@ from keras_vit_export.reading import read_ends
 from shades import SHAPE, behind, by_brightness
 
 from keras_vit import build_vit
-from keras_vit.pipeline import array_source
+from keras_vit.data import from_arrays
 
 
 def adapted(mean, variance):
@@ -199,7 +199,7 @@ def test_what_a_model_of_ours_holds_is_found_inside_another(tiny):
 def test_class_names_of_the_data_go_into_the_file(tiny, pixels):
     labels, rows = np.arange(16) % 3, np.split(np.arange(16), [4, 8])
     rows = dict(zip(("test", "validation", "train"), rows, strict=True))
-    data = array_source("noise", ["x", "y", "z"], pixels, labels, rows).load()
+    data = from_arrays("noise", ["x", "y", "z"], pixels, labels, rows).load()
     exporter = Exporter(build_vit(tiny()), data)
     files, _ = exporter.check({"float32": exporter.convert("float32")})
     assert Classifier(files["float32"]).class_names == ("x", "y", "z")
@@ -208,7 +208,7 @@ def test_class_names_of_the_data_go_into_the_file(tiny, pixels):
 def test_data_of_the_classes_in_another_order_are_refused(tiny, pixels):
     labels, rows = np.arange(16) % 3, np.split(np.arange(16), [4, 8])
     rows = dict(zip(("test", "validation", "train"), rows, strict=True))
-    source = array_source("noise", ["x", "y", "z"], pixels, labels, rows)
+    source = from_arrays("noise", ["x", "y", "z"], pixels, labels, rows)
     model = build_vit(tiny(class_names=("z", "x", "y")))
     with pytest.raises(ValueError, match="classes in another order"):
         Exporter(model, source.load())

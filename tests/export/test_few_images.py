@@ -11,8 +11,8 @@ from keras_vit_export.training import _built
 from PIL import Image
 
 import keras_vit
-from keras_vit.callbacks import Progress
 from keras_vit.files import save_model
+from keras_vit.training.callbacks import Progress
 from tests.conftest import pictures_off
 
 from .conftest import complaint

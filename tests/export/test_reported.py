@@ -10,7 +10,7 @@ from keras_vit_export.arguments import find_source
 from keras_vit_export.cli import main
 from keras_vit_export.reported import choose_part
 
-from keras_vit.trained_on import make_record
+from keras_vit.data.trained_on import make_record
 from tests.conftest import write_images
 
 from .conftest import complaint

@@ -10,7 +10,7 @@ from keras_vit_export.recipes import RECIPES
 from keras_vit_export.report import table
 from keras_vit_export.splits import find_splits
 
-from keras_vit.pipeline import array_source
+from keras_vit.data import from_arrays
 
 CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.calibrated]
 
@@ -82,7 +82,7 @@ def test_ranges_come_from_training_choices_from_validation_figures_from_test(mod
     rows = {"train": range(30), "validation": range(30, 50), "test": range(50, 60)}
     rows = {split: np.array(chosen) for split, chosen in rows.items()}
     labels = rng.integers(0, 3, 60)
-    data = array_source("noise", ["a", "b", "c"], pixels, labels, rows).load()
+    data = from_arrays("noise", ["a", "b", "c"], pixels, labels, rows).load()
     exporter = Exporter(model, data)
     shown = {image.tobytes() for image in exporter.splits.calibration}
     assert shown == {image.tobytes() for image in pixels[:30]}
@@ -109,7 +109,7 @@ def test_images_that_come_class_by_class_are_taken_from_all(kind, count):
         given = pairs.batch(7)
     if kind == "folder":
         rows = dict.fromkeys(("train", "validation", "test"), numbers)
-        given = array_source("sorted", ["a"], pixels, numbers * 0, rows).load()
+        given = from_arrays("sorted", ["a"], pixels, numbers * 0, rows).load()
     splits = find_splits(given)
     for images, most in ((splits.calibration, 64), (splits.compared, 32)):
         taken = images.reshape(-1, 3).astype(int) @ [256, 1, 0]
@@ -160,7 +160,7 @@ def test_calibration_images_are_the_same_in_every_epoch():
     rows = {"train": range(280), "validation": range(280, 290), "test": range(290, 300)}
     rows = {split: np.array(chosen) for split, chosen in rows.items()}
     labels = rng.integers(0, 2, 300)
-    source = array_source("noise", ["a", "b"], pixels.astype("uint8"), labels, rows)
+    source = from_arrays("noise", ["a", "b"], pixels.astype("uint8"), labels, rows)
     data = source.load(seed=0)
     first = find_splits(data)
     for _ in data.train:

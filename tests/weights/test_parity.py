@@ -16,8 +16,8 @@ import pytest
 
 import keras_vit
 from keras_vit.features import feature_model
+from keras_vit.resampling import resize_patches, resize_positions
 from keras_vit.weights import load_checkpoint, save_timm
-from keras_vit.weights.resampling import resize_patches, resize_positions
 
 pytestmark = pytest.mark.skipif(
     not all(

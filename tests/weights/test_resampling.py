@@ -5,11 +5,7 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from keras_vit.weights.resampling import (
-    POSITION_MODES,
-    resize_patches,
-    resize_positions,
-)
+from keras_vit.resampling import POSITION_MODES, resize_patches, resize_positions
 
 
 def resized(positions, grid, new_grid, mode):

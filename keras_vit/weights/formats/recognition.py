@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_vit.weights.formats import Format
-from keras_vit.weights.google import GOOGLE
-from keras_vit.weights.heads import is_of_head, read_head
-from keras_vit.weights.hugging_face import HUGGING_FACE
-from keras_vit.weights.layouts import renamed
+from keras_vit.weights.formats.format import Format
+from keras_vit.weights.formats.google import GOOGLE
+from keras_vit.weights.formats.heads import is_of_head, read_head
+from keras_vit.weights.formats.hugging_face import HUGGING_FACE
+from keras_vit.weights.formats.layouts import renamed
+from keras_vit.weights.formats.timm import TIMM
+from keras_vit.weights.formats.torchvision import TORCHVISION
 from keras_vit.weights.tensors import few
-from keras_vit.weights.timm import TIMM
-from keras_vit.weights.torchvision import TORCHVISION
 
 FORMATS = (GOOGLE, TIMM, HUGGING_FACE, TORCHVISION)
 # What torch.compile, FSDP and activation checkpointing put before the names of all that

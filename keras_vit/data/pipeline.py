@@ -5,21 +5,20 @@ import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
 from keras_vit_device.pixels import check_pixels, fit_array
 
-from keras_vit.batches import (
+from keras_vit.config import Preprocessing, check_choice
+from keras_vit.data.batches import (
     PARALLEL,
     SHUFFLE_WINDOW,
     Split,
     TrainingImages,
     made_ahead,
 )
-from keras_vit.config import Preprocessing, check_choice
-from keras_vit.planning import TrainingPlan, plan_training
 
 # Resized images are kept in memory up to this many bytes, so each is decoded once.
 CACHE_BYTES = 2**30
@@ -190,15 +189,7 @@ class ImageSource:
         """Files of a folder's split."""
         return self.splits[name].arrays[0].tolist()
 
-    def plan(self, **given: Any) -> TrainingPlan:
-        """How to train on these images; arguments and errors as in `plan_training`."""
-        count = self.splits["train"].count
-        shape = self.image_shape or self.usual_shape
-        if "flip" not in given and shape is None and self._are_grey():
-            given["flip"] = False  # scanned pages rather than photographs
-        return plan_training(count, self.class_names, shape, **given)
-
-    def _are_grey(self) -> bool:
+    def are_grey(self) -> bool:
         """Whether a few images, spread over all, have three equal channels."""
         pixels = _spread(self.splits["train"]).map(lambda raw, _: self.decode(raw))
         images = pixels.take(SAMPLE // 4).as_numpy_iterator()
@@ -222,7 +213,7 @@ class ImageSource:
         return Preprocessing(image_size=(height, width), channels=channels)
 
 
-def array_source(
+def from_arrays(
     name: str,
     class_names: Sequence[str],
     images: np.ndarray,

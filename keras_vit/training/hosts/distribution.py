@@ -7,8 +7,14 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from keras_vit.cluster import PATIENCE, Watchdog, place, read_cluster, wait_for_all
 from keras_vit.config import check_choice
+from keras_vit.training.hosts.cluster import (
+    PATIENCE,
+    Watchdog,
+    place,
+    read_cluster,
+    wait_for_all,
+)
 
 STRATEGIES = ("auto", "mirrored", "multiworker")
 

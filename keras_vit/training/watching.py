@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit import pictures
-from keras_vit.augmentation import Augmentation
-from keras_vit.callbacks import Pace
-from keras_vit.pipeline import ImageData
-from keras_vit.recipes import TrainingRecipe
+from keras_vit.data.pipeline import ImageData
+from keras_vit.training.augmentation.random_changes import Augmentation
+from keras_vit.training.callbacks import Pace
+from keras_vit.training.recipes import TrainingRecipe
 
 SHOWN = 32
 

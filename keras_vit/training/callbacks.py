@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 from keras_vit_device.files import whole_file
 
-from keras_vit import checkpoints
 from keras_vit.files import load_model, save_model
+from keras_vit.training import checkpoints
 
 
 class NoNumberError(RuntimeError):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_vit.config import ViTConfig
-from keras_vit.weights.layouts import Table
+from keras_vit.weights.formats.layouts import Table
 
 Tensors = Mapping[str, np.ndarray]
 

@@ -9,8 +9,8 @@ from collections.abc import Collection
 from typing import Any
 
 from keras_vit.config import ViTConfig
-from keras_vit.weights.formats import Format, Tensors
-from keras_vit.weights.layouts import (
+from keras_vit.weights.formats.format import Format, Tensors
+from keras_vit.weights.formats.layouts import (
     CONVOLUTION,
     SAME,
     Entry,

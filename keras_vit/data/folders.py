@@ -14,11 +14,12 @@ from keras_vit_device.pixels import UnreadableError, open_image
 from PIL import Image
 
 from keras_vit.config import check_choice
-from keras_vit.layouts import Classes, find_layout
-from keras_vit.planning import SMALL_SIDE
+from keras_vit.data.layouts import Classes, find_layout
 
 LabelledFile = tuple[pathlib.Path, int]
 
+# Sides up to which images are taken as they are.
+SMALL_SIDE = 64
 # Images of the most common size, of all, from which on the others are odd ones.
 _MOST = 0.9
 # Images in colour, of all, up to which they are odd ones among grey ones.
@@ -79,7 +80,7 @@ def find_images(root: pathlib.Path, broken: str = "skip") -> FoundImages:
     Args:
         root: Has one subfolder a class, or subfolders `train`, `validation` (`val`)
             and `test` with these inside, of which `validation` and `test` may lack.
-            `keras_vit.layouts` says what else is understood.
+            `keras_vit.data.layouts` says what else is understood.
         broken: `"skip"` leaves unreadable files out, `"refuse"` raises.
 
     Raises:

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_vit.recipes import TrainingRecipe
+from keras_vit.training.recipes import TrainingRecipe
 
 # Variables of these names are not pulled to zero: biases, norms, LayerScale, tokens and
 # positions. Source: https://arxiv.org/abs/2106.10270, section 3.3.

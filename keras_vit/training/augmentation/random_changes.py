@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_vit.rand_augment import RandAugment
-from keras_vit.recipes import TrainingRecipe
+from keras_vit.training.augmentation.rand_augment import RandAugment
+from keras_vit.training.recipes import TrainingRecipe
 
 # Pixels and targets, whatever precision the model is trained in: MixUp fails in half.
 _PRECISE = {"dtype": "float32"}

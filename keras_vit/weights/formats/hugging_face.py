@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from keras_vit.config import ViTConfig
-from keras_vit.weights.formats import Format, Tensors
-from keras_vit.weights.layouts import (
+from keras_vit.weights.formats.format import Format, Tensors
+from keras_vit.weights.formats.layouts import (
     CONVOLUTION,
     SAME,
     Entry,

@@ -7,12 +7,12 @@ import keras
 import tensorflow as tf
 
 from keras_vit.config import ViTConfig
-from keras_vit.distillation import Student
+from keras_vit.data.pipeline import ImageData
 from keras_vit.layers import FirstTokens
-from keras_vit.optimizer import make_optimizer
-from keras_vit.pipeline import ImageData
-from keras_vit.recipes import TrainingRecipe
 from keras_vit.switching import switched
+from keras_vit.training.distillation import Student
+from keras_vit.training.optimizer import make_optimizer
+from keras_vit.training.recipes import TrainingRecipe
 
 
 def others_frozen(

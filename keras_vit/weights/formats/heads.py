@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_vit.weights.formats import Format, Tensors
+from keras_vit.weights.formats.format import Format, Tensors
 from keras_vit.weights.tensors import few
 
 # DINOv2's classifier, which reads the class token and the mean of the patches.

@@ -6,19 +6,19 @@ import statistics
 
 import keras
 
-from keras_vit.callbacks import Pace, Progress
-from keras_vit.compiling import (
+from keras_vit.config import ViTConfig
+from keras_vit.data.pipeline import ImageData
+from keras_vit.reuse import config_of
+from keras_vit.training.callbacks import Pace, Progress
+from keras_vit.training.compiling import (
     compiled,
     first_tokens_alone,
     fits_in_memory,
     others_frozen,
 )
-from keras_vit.config import ViTConfig
-from keras_vit.distillation import check_teacher
-from keras_vit.model import config_of
-from keras_vit.pipeline import ImageData
-from keras_vit.recipes import TrainingRecipe
-from keras_vit.training import training_batches
+from keras_vit.training.distillation import check_teacher
+from keras_vit.training.loop import training_batches
+from keras_vit.training.recipes import TrainingRecipe
 
 STEPS = 4
 # Measured: what TensorFlow and XLA's compiler take beside the arrays, and how much more

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_vit.config import ViTConfig
-from keras_vit.recipes import TrainingRecipe
+from keras_vit.data.folders import SMALL_SIDE
+from keras_vit.data.pipeline import ImageSource
+from keras_vit.training.recipes import TrainingRecipe
 
 BATCH_SIZE = 64
-# Sides up to which images are taken as they are.
-SMALL_SIDE = 64
 PHOTO_SIDE = 224
 # Training images below which a run has a least number of steps. The bundled digits are
 # 1,232, and the default recipe's 1,140 steps are enough for them.
@@ -47,6 +47,15 @@ class TrainingPlan:
     recipe: TrainingRecipe
     batch_size: int
     reasons: tuple[str, ...] = ()
+
+
+def plan_for(source: ImageSource, **given: Any) -> TrainingPlan:
+    """How to train on a data set; arguments and errors as in `plan_training`."""
+    count = source.splits["train"].count
+    shape = source.image_shape or source.usual_shape
+    if "flip" not in given and shape is None and source.are_grey():
+        given["flip"] = False  # scanned pages rather than photographs
+    return plan_training(count, source.class_names, shape, **given)
 
 
 def plan_training(

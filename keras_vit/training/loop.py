@@ -10,10 +10,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit import checkpoints, distribution, runs
-from keras_vit.augmentation import Augmentation
-from keras_vit.batches import PARALLEL, made_ahead
-from keras_vit.callbacks import (
+from keras_vit.chance import warnings_of
+from keras_vit.config import ViTConfig
+from keras_vit.data.batches import PARALLEL, made_ahead
+from keras_vit.data.pipeline import ImageData
+from keras_vit.evaluation import Evaluation, gives_probabilities
+from keras_vit.files import load_model
+from keras_vit.reuse import config_of, with_head
+from keras_vit.training import checkpoints, runs
+from keras_vit.training.augmentation.random_changes import Augmentation
+from keras_vit.training.callbacks import (
     AveragedWeights,
     BestModel,
     Checkpoints,
@@ -23,21 +29,16 @@ from keras_vit.callbacks import (
     Progress,
     RestOfEpoch,
 )
-from keras_vit.chance import warnings_of
-from keras_vit.compiling import (
+from keras_vit.training.compiling import (
     compiled,
     first_tokens_alone,
     fits_in_memory,
     others_frozen,
 )
-from keras_vit.config import ViTConfig
-from keras_vit.distillation import check_teacher, fingerprint
-from keras_vit.evaluation import Evaluation, gives_probabilities
-from keras_vit.files import load_model
-from keras_vit.model import config_of, with_head
-from keras_vit.pipeline import ImageData
-from keras_vit.recipes import TrainingRecipe
-from keras_vit.watching import TensorBoardLogs, draw_training_page
+from keras_vit.training.distillation import check_teacher, fingerprint
+from keras_vit.training.hosts import distribution
+from keras_vit.training.recipes import TrainingRecipe
+from keras_vit.training.watching import TensorBoardLogs, draw_training_page
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ import hashlib
 import keras
 from keras import ops
 
-from keras_vit.model import config_of
-from keras_vit.recipes import TrainingRecipe
+from keras_vit.reuse import config_of
+from keras_vit.training.recipes import TrainingRecipe
 
 
 class Student(keras.Model):

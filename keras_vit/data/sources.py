@@ -12,15 +12,10 @@ import numpy as np
 import tensorflow as tf
 from keras_vit_device.pixels import open_image
 
-from keras_vit import folders
-from keras_vit.batches import PARALLEL, Split
 from keras_vit.config import Preprocessing, check_choice
-from keras_vit.pipeline import (
-    ImageData,
-    ImageSource,
-    array_source,
-    make_split,
-)
+from keras_vit.data import folders
+from keras_vit.data.batches import PARALLEL, Split
+from keras_vit.data.pipeline import ImageData, ImageSource, from_arrays, make_split
 
 # The part of each class that is held out where a data set does not say.
 HELD_OUT = {"validation": 0.1, "test": 0.2}
@@ -102,7 +97,7 @@ def _digits() -> ImageSource:
     pixels = np.round(images * (255 / 16)).astype("uint8").reshape(-1, 8, 8, 1)
     names = [str(digit) for digit in range(10)]
     rows = hold_out([f"digits/{row}" for row in range(len(labels))], labels)
-    return array_source("digits", names, pixels, labels, rows)
+    return from_arrays("digits", names, pixels, labels, rows)
 
 
 def hold_out(

@@ -13,10 +13,11 @@ import numpy as np
 import tensorflow as tf
 from keras_vit_device.files import new_folder, write_json
 
-from keras_vit import checkpoints, pictures
+from keras_vit import pictures
+from keras_vit.data.pipeline import ImageData
 from keras_vit.evaluation import Evaluation
-from keras_vit.pipeline import ImageData
-from keras_vit.recipes import TrainingRecipe
+from keras_vit.training import checkpoints
+from keras_vit.training.recipes import TrainingRecipe
 
 TRAINING_PAGE = "training_images.png"
 # Settings that a run may go on without.

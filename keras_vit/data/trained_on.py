@@ -17,7 +17,7 @@ from typing import Any
 
 from keras_vit_device.files import whole_file
 
-from keras_vit.pipeline import ImageSource
+from keras_vit.data.pipeline import ImageSource
 
 # Beside what Keras writes into a `.keras`, which it does not look at.
 ENTRY = "keras_vit.json"

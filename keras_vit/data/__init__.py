@@ -1,0 +1,6 @@
+"""Where images come from, and how they become batches."""
+
+from keras_vit.data.pipeline import ImageData, ImageSource, from_arrays
+from keras_vit.data.sources import find_source, load_data
+
+__all__ = ["ImageData", "ImageSource", "find_source", "from_arrays", "load_data"]

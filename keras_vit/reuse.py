@@ -1,0 +1,217 @@
+"""What is done to a finished model: its configuration read, its head or its images changed."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from keras_vit import layers
+from keras_vit.config import ViTConfig
+from keras_vit.model import build_vit
+from keras_vit.resampling import resize_positions
+
+# Of red, green and blue in luma: what Pillow and MediaPipe make grey of.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def config_of(model: keras.Model) -> ViTConfig:
+    """The configuration of a model that `build_vit` made, read from its layers.
+
+    Args:
+        model: Built by `build_vit`, or loaded from a file that holds such a model.
+
+    Raises:
+        ValueError: If another function made the model, or its end was replaced.
+    """
+    found = {layer.name: layer for layer in model.layers}
+    last = {"head", "mean_of_heads", "probabilities"}
+    if not {"scaling", "patches", "block_00_mlp"} <= found.keys() or not (
+        model.layers[-1].name in last and len(model.outputs) == 1
+    ):
+        raise ValueError(
+            "config_of reads models made by build_vit. Received: a model named "
+            f"{model.name!r} that ends in {model.layers[-1].name!r}"
+        )
+    try:
+        return ViTConfig(**_embedding_fields(model, found), **_block_fields(found))
+    except (AttributeError, KeyError) as error:
+        raise ValueError(
+            "config_of reads models made by build_vit. Received: a model with layers of "
+            f"these names but of other kinds. {error}"
+        ) from error
+
+
+def with_head(
+    model: keras.Model, num_classes: int, class_names: Sequence[str] = ()
+) -> keras.Model:
+    """A new model with all weights of another; the head is new where classes differ.
+
+    Args:
+        model: Built by `build_vit`.
+        num_classes: Number of classes of the new model.
+        class_names: Name of each, or `()`.
+
+    Raises:
+        ValueError: If another function made the model.
+    """
+    config = config_of(model)
+    classes = {"num_classes": num_classes, "class_names": tuple(class_names)}
+    changed = dataclasses.replace(config, **classes)
+    copy = build_vit(changed)
+    for layer in copy.layers:
+        if layer.weights and (changed == config or not layer.name.startswith("head")):
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+    return copy
+
+
+def with_rgb_input(model: keras.Model) -> keras.Model:
+    """A model of grey images, for colour images: it reads their luma.
+
+    In a model that `build_vit` made, the weights of red, green and blue go into the
+    kernel of the first convolution, so it costs no operation; before any other comes one
+    convolution of 1 x 1. An image of equal channels gives the same numbers.
+
+    Args:
+        model: From images `(b, height, width, 1)`.
+
+    Raises:
+        ValueError: If the model has other channels.
+
+    Source: ITU-R BT.601, section 2.5.1 (luma).
+    """
+    channels = model.input_shape[-1]
+    if channels != 1:
+        raise ValueError(
+            f"Only a model of one channel reads luma. Received: {channels} channels"
+        )
+    try:
+        config = config_of(model)
+    except ValueError:
+        return _behind_luma(model)
+    changed = dataclasses.replace(
+        config, channels=3, mean=config.mean * 3, std=config.std * 3
+    )
+    copy = build_vit(changed)
+    for layer in filter(lambda layer: layer.weights, copy.layers):
+        weights = model.get_layer(layer.name).get_weights()
+        if layer.name == ("stem" if config.stem else "patches"):
+            weights[0] = weights[0] * np.array(_LUMA)[:, None]
+        layer.set_weights(weights)
+    return copy
+
+
+def _behind_luma(model: keras.Model) -> keras.Model:
+    image = keras.Input((*model.input_shape[1:3], 3), name="image")
+    luma = keras.layers.Conv2D(1, 1, use_bias=False, trainable=False, name="luma")
+    grey = luma(image)
+    luma.set_weights([np.reshape(_LUMA, (1, 1, 3, 1))])
+    return keras.Model(image, model(grey))
+
+
+def with_image_size(
+    model: keras.Model,
+    image_size: tuple[int, int],
+    position_mode: str = "bicubic_antialias",
+) -> keras.Model:
+    """A new model with all weights of another, for images of another size.
+
+    Patches stay as many pixels wide, so there are more or fewer of them. Learned
+    positions of patches are resized as an image is; all other weights are the same.
+
+    Args:
+        model: Built by `build_vit`.
+        image_size: Height and width in pixels.
+        position_mode: As of `resize_positions`.
+
+    Raises:
+        ValueError: If another function made the model, or its patches don't divide the
+            size.
+    """
+    config = config_of(model)
+    changed = dataclasses.replace(config, image_size=tuple(image_size))
+    if changed == config:
+        return model
+    copy = build_vit(changed)
+    for layer in filter(lambda layer: layer.weights, copy.layers):
+        weights = model.get_layer(layer.name).get_weights()
+        if isinstance(layer, layers.LearnedPositions):
+            prefix = config.num_prefix_positions
+            patches = resize_positions(
+                weights[0][:, prefix:], config.grid, changed.grid, position_mode
+            )
+            weights[0] = keras.ops.concatenate([weights[0][:, :prefix], patches], 1)
+        layer.set_weights(weights)
+    return copy
+
+
+def _embedding_fields(model, found):
+    _, height, width, channels = model.input_shape
+    scaling, patches = found["scaling"], found["patches"]
+    stem = found["stem"].filters if "stem" in found else ()
+    kinds = {
+        layers.LearnedPositions: "learned",
+        layers.Sinusoidal1DPositions: "sinusoidal_1d",
+        layers.SinCos2DPositions: "sincos_2d",
+    }
+    fields = {"class_token": False, "distillation_token": False, "num_registers": 0}
+    if "prefix_tokens" in found:
+        fields = {name: getattr(found["prefix_tokens"], name) for name in fields}
+    order = list(found)
+    covers = "prefix_tokens" in found and (
+        order.index("prefix_tokens") < order.index("positions")
+    )
+    dropped = found.get("patch_dropout")
+    return fields | {
+        "image_size": (height, width),
+        "channels": channels,
+        "resize": scaling.resize,
+        "interpolation": scaling.interpolation,
+        "crop": scaling.crop,
+        "mean": scaling.mean,
+        "std": scaling.std,
+        "stem": stem,
+        "patch_size": patches.patch_size * 2 ** len(stem),
+        "width": patches.width,
+        "positions": kinds[type(found["positions"])],
+        "positions_cover_prefix": covers,
+        "patch_dropout": dropped.rate if dropped else 0.0,
+    }
+
+
+def _block_fields(found):
+    attention, mlp, head = (
+        found[name] for name in ("block_00_attention", "block_00_mlp", "head")
+    )
+    depth = sum(name.endswith("_mlp_add") for name in found)
+    scale = found.get("block_00_mlp_scale")
+    drop_path = found.get(f"block_{depth - 1:02d}_mlp_drop_path")
+    pools = {
+        layers.TokenPool: "token",
+        layers.MeanPool: "mean",
+        layers.TokenAndMeanPool: "token_and_mean",
+        layers.AttentionPool: "map",
+        layers.SequencePool: "sequence",
+    }
+    order = list(found)
+    softmax = head.head_output == "softmax" or "probabilities" in found
+    return {
+        "depth": depth,
+        "num_heads": attention.num_heads,
+        "qk_norm": attention.qk_norm,
+        "norm_epsilon": attention.norm_epsilon,
+        "attention_dropout": attention.dropout,
+        "mlp_dim": mlp.mlp_dim,
+        "activation": mlp.activation,
+        "dropout": mlp.dropout,
+        "layer_scale": scale.initial if scale else None,
+        "drop_path": drop_path.rate if drop_path else 0.0,
+        "pool": pools[type(found["pool"])],
+        "norm_after_pool": order.index("final_norm") > order.index("pool"),
+        "num_classes": head.num_classes,
+        "head_hidden": head.hidden,
+        "head_activation": head.activation,
+        "head_dropout": head.dropout,
+        "head_output": "softmax" if softmax else "logits",
+        "class_names": head.class_names,
+    }

@@ -1,0 +1,1 @@
+"""How a model is trained: plan, recipe, loop, and the folder of a run."""
