@@ -22,8 +22,8 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_device.tflite.operations import read_operations
 from keras_vit_export.activations import read_all
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.report import environment, predict
+from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.report.measure import environment, predict
 
 import keras_vit
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from figures import Figure, count, machine
 from keras_vit_device.files import write_json
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 from tqdm import tqdm
 
 import keras_vit

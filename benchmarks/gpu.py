@@ -14,8 +14,8 @@ import pathlib
 import numpy as np
 from keras_vit_export import Classifier
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.reach import reach
-from keras_vit_export.wording import table
+from keras_vit_export.gpu.reach import reach
+from keras_vit_export.report.wording import table
 
 import keras_vit
 from keras_vit.data import find_source

@@ -30,7 +30,7 @@ import peers
 from figures import Figure, count, machine
 from keras_vit_device.files import whole_file, write_json
 from keras_vit_export import export
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from tqdm import tqdm

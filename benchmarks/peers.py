@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras_vit_export import export
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 
 import keras_vit
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_vit_device.tflite import metadata
 from keras_vit_device.tflite.operations import read_graph
 from keras_vit_export import description
-from keras_vit_export.packing import pack
+from keras_vit_export.graph.packing import pack
 
 SHAPE = (4, 6, 3)
 KERNEL = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")

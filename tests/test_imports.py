@@ -33,6 +33,16 @@ WINGS = (
     "keras_vit.features",
     "keras_vit.explain",
     "keras_vit",
+    "keras_vit_export.activations",
+    "keras_vit_export.gpu",
+    "keras_vit_export.keras_ends",
+    "keras_vit_export.keras_classifier",
+    "keras_vit_export.graph",
+    "keras_vit_export.quantization",
+    "keras_vit_export.report.measure",
+    "keras_vit_export.splits",
+    "keras_vit_export.doubts",
+    "keras_vit_export.report",
     "keras_vit_export",
 )
 
@@ -100,7 +110,10 @@ def test_an_import_that_points_back_is_found(tmp_path):
     [
         ("import keras_vit_export", ["tensorflow", "keras", "keras_vit", "numpy"]),
         ("import keras_vit_device.classifier", ["tensorflow", "keras", "keras_vit"]),
-        ("import keras_vit_export.recipes", ["tensorflow", "keras", "numpy"]),
+        (
+            "import keras_vit_export.quantization.recipes",
+            ["tensorflow", "keras", "numpy"],
+        ),
         (
             """from keras_vit_export.cli import main
 try: main(['train', '--help'])

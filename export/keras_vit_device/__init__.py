@@ -4,6 +4,7 @@ NumPy, Pillow and LiteRT only. Training takes its pixels from here, so that it s
 that the device sees. Importing this package loads none of them.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,4 @@ __all__ = ["Classifier"]
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return import_module("keras_vit_device.classifier").Classifier
+    return importlib.import_module("keras_vit_device.classifier").Classifier

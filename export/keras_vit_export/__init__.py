@@ -3,26 +3,27 @@
 Light: importing this package loads neither TensorFlow nor Keras.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_vit_device.classifier import Classifier
+    from keras_vit_device import Classifier
 
-    from keras_vit_export.exporter import export
-    from keras_vit_export.report import Report
-
-__all__ = ["Classifier", "Report", "export"]
+    from keras_vit_export.exporter import export, export_all
+    from keras_vit_export.quantization.recipes import RECIPES
+    from keras_vit_export.report.measure import Report
 
 _HOMES = {
+    "RECIPES": "keras_vit_export.quantization.recipes",
     "Classifier": "keras_vit_device.classifier",
-    "Report": "keras_vit_export.report",
+    "Report": "keras_vit_export.report.measure",
     "export": "keras_vit_export.exporter",
+    "export_all": "keras_vit_export.exporter",
 }
+__all__ = ["RECIPES", "Classifier", "Report", "export", "export_all"]
 
 
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_vit import ImageData
     from keras_vit.data import ImageSource
     from keras_vit.data.trained_on import Record
-    from keras_vit_export.classifiers import AnyClassifier
+    from keras_vit_export.keras_classifier import AnyClassifier
 
 
 def find_source(options: argparse.Namespace, few: str = "refuse") -> "ImageSource":
@@ -39,7 +39,7 @@ def open_model(path: pathlib.Path, **ends: Any) -> "AnyClassifier":
     if path.suffix == ".keras":
         with quiet():
             import keras_vit  # noqa: F401 - registers the layers
-    from keras_vit_export.classifiers import open_classifier
+    from keras_vit_export.keras_classifier import open_classifier
 
     with quiet():
         classifier = open_classifier(path, **ends)

@@ -12,8 +12,8 @@ from keras_vit_device.classifier import Classifier
 from tqdm import tqdm
 
 from keras_vit_export.exporter import Export, Exporter
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.report import median_latency_ms, predict
+from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.report.measure import median_latency_ms, predict
 
 # Points of top-1 that the fastest recipe may lose where nothing else is said.
 DEFAULT_MAX_DROP = 0.5

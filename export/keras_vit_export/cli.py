@@ -29,7 +29,7 @@ from keras_vit_export.published_options import (
     add_features,
     add_import,
 )
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 from keras_vit_export.training_options import add_train
 
 PROGRAM = "keras-vit"

@@ -72,11 +72,11 @@ def evaluate(options: argparse.Namespace) -> int:
     with quiet():
         from keras_vit.chance import remarks
         from keras_vit.pictures import draw_confusion
-        from keras_vit_export import report
         from keras_vit_export.doubts import settle
+        from keras_vit_export.report import measure
 
         granted = settle(classifier, data.validation)
-        result = report.evaluate(classifier, data.test)
+        result = measure.evaluate(classifier, data.test)
     for line in (*granted, *remarks(result)):
         print(line)
     images = f"{len(result.labels)} {data.reported} images"
@@ -98,8 +98,9 @@ def export(options: argparse.Namespace) -> int:
     """A `.keras` -> a `.tflite` and its reports, or nothing if it lost too much."""
     _check_export(options)
     with quiet():
-        from keras_vit_export import budget, page
+        from keras_vit_export import budget
         from keras_vit_export.exporter import Exporter
+        from keras_vit_export.report import page
     classifier = open_keras(options.model, **given_ends(options))
     if options.rgb:
         classifier = classifier.with_rgb_input()
@@ -140,9 +141,9 @@ def benchmark(options: argparse.Namespace) -> int:
     check_writable(options.html, options.json, read=[options.model])
     with quiet():
         from keras_vit.config import check_choice
-        from keras_vit_export import page
         from keras_vit_export.exporter import Exporter
-        from keras_vit_export.recipes import RECIPES
+        from keras_vit_export.quantization.recipes import RECIPES
+        from keras_vit_export.report import page
     check_choice("--accelerator", options.accelerator, ACCELERATORS)
     places = ACCELERATORS[options.accelerator]
     classifier = open_keras(options.model, **given_ends(options))
@@ -259,7 +260,7 @@ def _check_export(options) -> None:
     )
     with quiet():
         from keras_vit.config import check_choice
-        from keras_vit_export.recipes import RECIPES
+        from keras_vit_export.quantization.recipes import RECIPES
     check_choice("--recipe", options.recipe, [*RECIPES, "auto"])
     if options.max_drop is not None and math.isnan(options.max_drop):
         raise ValueError("--max-drop must be a number of percentage points.")
@@ -291,7 +292,7 @@ def _made(exporter, options):
 
 
 def _print_details(report) -> None:
-    from keras_vit_export.wording import details
+    from keras_vit_export.report.wording import details
 
     print(details(report))
 
@@ -301,13 +302,13 @@ def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
 
 
 def _print_reach(reports) -> None:
-    from keras_vit_export.wording import table
+    from keras_vit_export.report.wording import table
 
     files = {name: it.accelerators for name, it in reports.items() if name != "keras"}
     print(table(files) + "\n")
 
 
 def _print_table(reports) -> None:
-    from keras_vit_export.report import table
+    from keras_vit_export.report.measure import table
 
     print("\n" + table(reports) + "\n")

@@ -11,7 +11,7 @@ import numpy as np
 from keras_vit_device.tflite.metadata import LABELS
 from keras_vit_device.tflite.operations import read_graph
 
-from keras_vit_export.packing import pack
+from keras_vit_export.graph.packing import pack
 
 BUFFER = "TFLITE_METADATA"
 IDENTIFIER = b"M001"

@@ -17,32 +17,28 @@ from tqdm import tqdm
 
 from keras_vit.config import check_choice
 from keras_vit.data import ImageData
-from keras_vit_export import calibration, sensitivity
-from keras_vit_export.classifiers import KerasClassifier
-from keras_vit_export.convert import (
-    Origin,
-    convert_graph,
-    read_origin,
-)
 from keras_vit_export.description import describe
 from keras_vit_export.doubts import match_classes, settle
 from keras_vit_export.float_models import FloatModels
-from keras_vit_export.forward import NORMED
-from keras_vit_export.graph import Graph
-from keras_vit_export.half import short_probabilities
-from keras_vit_export.headroom import shrunk_norms
-from keras_vit_export.layout import pitfalls
-from keras_vit_export.quantization import protect, quantize, skipped
-from keras_vit_export.reach import Reach, reach
-from keras_vit_export.recipes import (
+from keras_vit_export.gpu.half import short_probabilities
+from keras_vit_export.gpu.pitfalls import pitfalls
+from keras_vit_export.gpu.reach import Reach, reach
+from keras_vit_export.graph.convert import Origin, convert_graph, read_origin
+from keras_vit_export.graph.forward import NORMED
+from keras_vit_export.graph.headroom import shrunk_norms
+from keras_vit_export.graph.inference import Graph
+from keras_vit_export.keras_classifier import KerasClassifier
+from keras_vit_export.quantization import calibration, sensitivity
+from keras_vit_export.quantization.quantize import protect, quantize, skipped
+from keras_vit_export.quantization.recipes import (
     DEFAULT_RECIPE,
     OLD_RUNTIME,
     RECIPES,
     Recipe,
     for_old_runtime,
 )
-from keras_vit_export.report import Report, measure
-from keras_vit_export.smoothing import LEAST_GAIN_DB, smooth
+from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB, smooth
+from keras_vit_export.report.measure import Report, measure
 from keras_vit_export.splits import Images, find_splits, image_shape
 
 

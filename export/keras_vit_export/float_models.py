@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 from keras_vit_device.tflite.operations import read_operations
 
-from keras_vit_export import calibration
 from keras_vit_export.activations import logits_name, read_all, snr_db
-from keras_vit_export.convert import Origin, convert_as_it_is, convert_graph
-from keras_vit_export.graph import Graph
-from keras_vit_export.half import Half, examine
-from keras_vit_export.headroom import give_headroom
-from keras_vit_export.rewrites import REWRITES, rewrite
+from keras_vit_export.gpu.half import Half, examine
+from keras_vit_export.graph.convert import Origin, convert_as_it_is, convert_graph
+from keras_vit_export.graph.headroom import give_headroom
+from keras_vit_export.graph.inference import Graph
+from keras_vit_export.graph.rewrites import REWRITES, rewrite
+from keras_vit_export.quantization import calibration
 from keras_vit_export.splits import Splits
 
 # Images on which the inside of a file is looked at.

@@ -8,7 +8,7 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_device.files import check_writable, write_json
 from keras_vit_device.terminal import quiet
 
-from keras_vit_export.reach import reach
+from keras_vit_export.gpu.reach import reach
 
 _FAILED = 3  # as of a budget that is not kept
 

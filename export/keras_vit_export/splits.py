@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_vit_device.pixels import check_pixels
 
 from keras_vit.data.pipeline import ImageData, spread_rows
-from keras_vit_export import calibration
+from keras_vit_export.quantization import calibration
 
 # Images on which ranges and scales are compared.
 _COMPARED = 32

@@ -9,9 +9,9 @@ import pathlib
 
 import keras
 import numpy as np
-from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.recipes import OLD_RUNTIME, RECIPES
+from keras_vit_export.keras_classifier import KerasClassifier
+from keras_vit_export.quantization.recipes import OLD_RUNTIME, RECIPES
 from PIL import Image
 
 import keras_vit

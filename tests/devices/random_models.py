@@ -11,10 +11,10 @@ import keras
 import numpy as np
 from export.conftest import COVERING
 from export.test_graph import quickly_quantized
-from keras_vit_export import graph as inference
-from keras_vit_export.convert import convert_graph
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.rewrites import rewrite
+from keras_vit_export.graph import inference
+from keras_vit_export.graph.convert import convert_graph
+from keras_vit_export.graph.rewrites import rewrite
+from keras_vit_export.quantization.recipes import RECIPES
 
 import keras_vit
 

@@ -1,7 +1,7 @@
 """Every runtime that is here gives Keras' answers, or says that it can't."""
 
 import pytest
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 
 from .material import COMPATIBLE, FILES
 from .runtimes import GIVEN

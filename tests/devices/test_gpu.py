@@ -17,7 +17,7 @@ from export.conftest import COVERING
 from keras_vit_device.accelerators import PARTLY, REFUSED, WHOLLY
 from keras_vit_device.classifier import Classifier
 from keras_vit_export import serving
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 
 from . import layouts, random_models
 from .runtimes import GPU, ROOT, variables, why_missing

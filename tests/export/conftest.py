@@ -109,7 +109,7 @@ COVERING = covering_set()
 def check_layout(content):
     """Nothing in a `.tflite` leaves a GPU to guess how a shape is meant."""
     from keras_vit_device.tflite.operations import read_operations
-    from keras_vit_export.layout import ELEMENTWISE, pitfalls
+    from keras_vit_export.gpu.pitfalls import ELEMENTWISE, pitfalls
 
     assert not pitfalls(content)
     for operation in read_operations(content):
@@ -143,8 +143,8 @@ def model(tiny, randomize):
 
 @pytest.fixture
 def float_model(model):
-    from keras_vit_export.convert import convert_graph, read_origin
-    from keras_vit_export.rewrites import rewrite
+    from keras_vit_export.graph.convert import convert_graph, read_origin
+    from keras_vit_export.graph.rewrites import rewrite
 
     return convert_graph(rewrite(read_origin(model).graph))
 

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 from keras_vit_device.tflite.operations import WEIGHTED, read_operations
-from keras_vit_export import budget, sensitivity
+from keras_vit_export import budget
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization import quantize
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.sensitivity import layers, only, sweep
+from keras_vit_export.quantization import sensitivity
+from keras_vit_export.quantization.quantize import quantize
+from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.sensitivity import layers, only, sweep
 
 from keras_vit import build_vit
 

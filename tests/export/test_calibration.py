@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 from keras_vit_device.tflite.operations import Operand, Operation, read_operations
 from keras_vit_export.activations import read_all, snr_db
-from keras_vit_export.calibration import METHODS, Statistics, collect, ranges
-from keras_vit_export.convert import convert_graph
-from keras_vit_export.graph import read
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.rewrites import REWRITES, rewrite
+from keras_vit_export.graph.convert import convert_graph
+from keras_vit_export.graph.inference import read
+from keras_vit_export.graph.rewrites import REWRITES, rewrite
+from keras_vit_export.quantization.calibration import (
+    METHODS,
+    Statistics,
+    collect,
+    ranges,
+)
+from keras_vit_export.quantization.recipes import RECIPES
 
 from keras_vit import build_vit
 

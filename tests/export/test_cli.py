@@ -152,7 +152,7 @@ def test_a_calibrated_recipe_answers_like_keras_and_takes_bytes(demo, tmp_path, 
 
 
 def test_benchmark_measures_every_recipe_side_by_side(saved, tmp_path, capfd):
-    from keras_vit_export.recipes import RECIPES
+    from keras_vit_export.quantization.recipes import RECIPES
 
     figures, page = tmp_path / "figures.json", tmp_path / "page.html"
     arguments = ["--dataset", "digits", "--json", str(figures), "--html", str(page)]

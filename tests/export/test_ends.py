@@ -6,9 +6,9 @@ import pytest
 from keras import layers
 from keras_vit_device.pixel_scale import PixelScale, common
 from keras_vit_export import Classifier, export
-from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.reading import read_ends
+from keras_vit_export.keras_classifier import KerasClassifier
+from keras_vit_export.keras_ends import read_ends
 from shades import SHAPE, behind, by_brightness
 
 from keras_vit import build_vit

@@ -7,9 +7,9 @@ import pytest
 from keras_vit_device.tflite.operations import operations
 from keras_vit_export import export
 from keras_vit_export.activations import read_all
-from keras_vit_export.calibration import METHODS
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.smoothing import LEAST_GAIN_DB
+from keras_vit_export.quantization.calibration import METHODS
+from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB
 
 from keras_vit import build_vit
 

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_device.tflite.operations import read_graph, read_operations
-from keras_vit_export import calibration, machine
-from keras_vit_export import graph as inference
 from keras_vit_export.activations import logits_name, read_all
-from keras_vit_export.convert import convert_graph, read_origin
-from keras_vit_export.forward import logits
-from keras_vit_export.graph import Attention
-from keras_vit_export.quantization import quantize
-from keras_vit_export.recipes import MIN_MAX, RECIPES
-from keras_vit_export.rewrites import REWRITES, rewrite
+from keras_vit_export.gpu import machine
+from keras_vit_export.graph import inference
+from keras_vit_export.graph.convert import convert_graph, read_origin
+from keras_vit_export.graph.forward import logits
+from keras_vit_export.graph.inference import Attention
+from keras_vit_export.graph.rewrites import REWRITES, rewrite
+from keras_vit_export.quantization import calibration
+from keras_vit_export.quantization.quantize import quantize
+from keras_vit_export.quantization.recipes import MIN_MAX, RECIPES
 
 from keras_vit import build_vit
 

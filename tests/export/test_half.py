@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 from keras_vit_device.tflite.operations import read_operations
 from keras_vit_export.activations import logits_name, read_all
-from keras_vit_export.convert import convert_as_it_is, convert_graph, read_origin
 from keras_vit_export.exporter import export
-from keras_vit_export.half import examine
-from keras_vit_export.headroom import give_headroom, shrink_norms, shrunk_norms
-from keras_vit_export.machine import LARGEST, Machine, rounded
-from keras_vit_export.rewrites import rewrite
-from keras_vit_export.wording import of_half
+from keras_vit_export.gpu.half import examine
+from keras_vit_export.gpu.machine import LARGEST, Machine, rounded
+from keras_vit_export.graph.convert import convert_as_it_is, convert_graph, read_origin
+from keras_vit_export.graph.headroom import give_headroom, shrink_norms, shrunk_norms
+from keras_vit_export.graph.rewrites import rewrite
+from keras_vit_export.report.wording import of_half
 
 from keras_vit import build_vit
 

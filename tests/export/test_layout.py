@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_export.exporter import export
-from keras_vit_export.layout import pitfalls
-from keras_vit_export.wording import details
+from keras_vit_export.gpu.pitfalls import pitfalls
+from keras_vit_export.report.wording import details
 
 from .conftest import check_layout
 
@@ -16,9 +16,9 @@ OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
 
 
 def test_smoothing_brings_no_shape_to_guess(model, pixels):
-    from keras_vit_export import smoothing
-    from keras_vit_export.convert import convert_graph, read_origin
-    from keras_vit_export.rewrites import rewrite
+    from keras_vit_export.graph.convert import convert_graph, read_origin
+    from keras_vit_export.graph.rewrites import rewrite
+    from keras_vit_export.quantization import smoothing
 
     graph = rewrite(read_origin(model).graph)
     rows = {it.name: np.geomspace(1, 99, 32)[None] for it in graph.branches}

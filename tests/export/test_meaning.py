@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 from keras_vit_export import export
-from keras_vit_export.classifiers import KerasClassifier
+from keras_vit_export.keras_classifier import KerasClassifier
 from shades import behind, by_brightness
 
 from keras_vit import build_vit
@@ -71,7 +71,7 @@ def test_a_loss_says_what_numbers_are(loss, known, tmp_path):
     model = by_brightness(last=None)
     model.compile(loss=loss)
     model.save(tmp_path / "model.keras")
-    from keras_vit_export.classifiers import open_classifier
+    from keras_vit_export.keras_classifier import open_classifier
 
     for again in (
         lambda: KerasClassifier(model),

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras_vit_device.tflite.operations import weight_types
 from keras_vit_export import Classifier, export
-from keras_vit_export.classifiers import KerasClassifier
-from keras_vit_export.convert import convert_as_it_is, read_origin
 from keras_vit_export.exporter import Exporter, export_all
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.graph.convert import convert_as_it_is, read_origin
+from keras_vit_export.keras_classifier import KerasClassifier
+from keras_vit_export.quantization.recipes import RECIPES
 
 from keras_vit import build_vit
 

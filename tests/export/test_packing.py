@@ -4,9 +4,9 @@ import ai_edge_litert.schema_py_generated as schema
 import numpy as np
 from keras_vit_device.tflite.operations import read_graph
 from keras_vit_export import Classifier
-from keras_vit_export.packing import pack
-from keras_vit_export.quantization import quantize
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.graph.packing import pack
+from keras_vit_export.quantization.quantize import quantize
+from keras_vit_export.quantization.recipes import RECIPES
 
 
 def where(table, field):

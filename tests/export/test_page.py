@@ -7,9 +7,9 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
-from keras_vit_export import page, plots
-from keras_vit_export.reach import Reach
-from keras_vit_export.report import Report
+from keras_vit_export.gpu.reach import Reach
+from keras_vit_export.report import page, plots
+from keras_vit_export.report.measure import Report
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 NOT_MEASURED = "Accuracy was not measured: no images with labels were given."
@@ -338,5 +338,5 @@ def test_importing_the_page_loads_nothing_heavy():
     heavy = ["matplotlib", "numpy", "tensorflow", "keras", "keras_vit"]
     check = f"import sys; assert not set({heavy}) & set(sys.modules)"
     path = f"sys.path[:0] = {sys.path!r}"
-    code = f"import sys; {path}; import keras_vit_export.page; {check}"
+    code = f"import sys; {path}; import keras_vit_export.report.page; {check}"
     subprocess.run([sys.executable, "-c", code], check=True)

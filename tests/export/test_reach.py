@@ -7,8 +7,8 @@ import pytest
 from keras_vit_device import accelerators
 from keras_vit_device.accelerators import Trial
 from keras_vit_export import Classifier
-from keras_vit_export.reach import Reach, reach
-from keras_vit_export.wording import notes, rows, table
+from keras_vit_export.gpu.reach import Reach, reach
+from keras_vit_export.report.wording import notes, rows, table
 
 from .conftest import complaint
 

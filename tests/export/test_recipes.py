@@ -14,10 +14,10 @@ from keras_vit_device.tflite.operations import (
     weight_types,
 )
 from keras_vit_export import Classifier
-from keras_vit_export.classifiers import KerasClassifier
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization import quantize, skipped
-from keras_vit_export.recipes import RECIPES, Rule
+from keras_vit_export.keras_classifier import KerasClassifier
+from keras_vit_export.quantization.quantize import quantize, skipped
+from keras_vit_export.quantization.recipes import RECIPES, Rule
 
 from keras_vit import build_vit
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_device.files import check_writable, write_together
-from keras_vit_export import convert
 from keras_vit_export.cli import main
+from keras_vit_export.graph import convert
 from PIL import Image
 
 from keras_vit import ViTConfig, build_vit
@@ -119,7 +119,7 @@ def test_an_image_that_is_gone_is_one_line(saved, capfd, monkeypatch):
         message = "OSError: 'a.png' is gone\nTraceback\n\nOSError: 'a.png' is gone\n\n"
         raise tf.errors.UnknownError(None, None, message)
 
-    monkeypatch.setattr("keras_vit_export.report.evaluate", gone)
+    monkeypatch.setattr("keras_vit_export.report.measure.evaluate", gone)
     line = complaint(capfd, "evaluate", saved, "--dataset", "digits")
     assert line == "keras-vit: 'a.png' is gone"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from keras_vit_export.report import measure, median_latency_ms
+from keras_vit_export.report.measure import measure, median_latency_ms
 
 
 class Remainder:
@@ -37,7 +37,9 @@ def test_latencies_are_medians_taken_in_turn(monkeypatch):
         order.append(name)
         now += next(rest[name]) / 1000
 
-    monkeypatch.setattr("keras_vit_export.report.time.perf_counter", lambda: now)
+    monkeypatch.setattr(
+        "keras_vit_export.report.measure.time.perf_counter", lambda: now
+    )
     runs = {name: lambda name=name: run(name) for name in "ab"}
     medians = median_latency_ms(runs, rounds=3)
     assert order == list("aabb") * 8

@@ -17,7 +17,7 @@ from keras_vit_device.self_test import (
 from keras_vit_device.tflite import metadata
 from keras_vit_export import Classifier
 from keras_vit_export.exporter import Exporter, export
-from keras_vit_export.recipes import RECIPES
+from keras_vit_export.quantization.recipes import RECIPES
 
 from keras_vit import build_vit
 

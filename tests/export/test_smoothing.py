@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_device.tflite.operations import operations, read_operations
-from keras_vit_export import graph as inference
 from keras_vit_export.activations import read_all, snr_db
-from keras_vit_export.convert import convert_graph
-from keras_vit_export.forward import NORMED, logits
-from keras_vit_export.quantization import quantize
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.rewrites import rewrite
-from keras_vit_export.smoothing import readers, smooth
+from keras_vit_export.graph import inference
+from keras_vit_export.graph.convert import convert_graph
+from keras_vit_export.graph.forward import NORMED, logits
+from keras_vit_export.graph.rewrites import rewrite
+from keras_vit_export.quantization.quantize import quantize
+from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.smoothing import readers, smooth
 
 from keras_vit import build_vit
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras_vit_export import export
-from keras_vit_export.calibration import LEAST_IMAGES
 from keras_vit_export.exporter import Exporter, export_all
-from keras_vit_export.recipes import RECIPES
-from keras_vit_export.report import table
+from keras_vit_export.quantization.calibration import LEAST_IMAGES
+from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.report.measure import table
 from keras_vit_export.splits import find_splits
 
 from keras_vit.data import from_arrays

@@ -19,8 +19,8 @@ from keras_vit_device.tflite.operations import (
     weight_types,
 )
 
-from keras_vit_export.packing import pack
-from keras_vit_export.recipes import GPTQ, Recipe, Rule
+from keras_vit_export.graph.packing import pack
+from keras_vit_export.quantization.recipes import GPTQ, Recipe, Rule
 
 Range = tuple[float, float]
 

@@ -22,7 +22,7 @@ from keras_vit_device.tflite import labels
 if TYPE_CHECKING:
     import keras
 
-    from keras_vit_export.reading import Ends
+    from keras_vit_export.keras_ends import Ends
 
 
 class AnyClassifier(Protocol):
@@ -89,7 +89,7 @@ class KerasClassifier:
         class_names: Sequence[str] = (),
         loss: Any = None,
     ):
-        from keras_vit_export.reading import read_ends
+        from keras_vit_export.keras_ends import read_ends
 
         _check(model)
         ends = read_ends(model, loss)
@@ -277,7 +277,7 @@ def open_classifier(
     if suffix != ".keras":
         raise ValueError(f"A model is a .keras or a .tflite file. Received: '{path}'")
     from keras_vit.files import load_model
-    from keras_vit_export.reading import loss_in_file
+    from keras_vit_export.keras_ends import loss_in_file
 
     loss = loss_in_file(path)
     return KerasClassifier(load_model(path), input_scale, loss=loss, **given)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from keras_vit.config import check_choice
-from keras_vit_export.graph import (
+from keras_vit_export.graph.inference import (
     Attention,
     Branch,
     Convolution,

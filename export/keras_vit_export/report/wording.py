@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from keras_vit_export.reach import Reach
-    from keras_vit_export.report import Report
+    from keras_vit_export.gpu.reach import Reach
+    from keras_vit_export.report.measure import Report
 
 # What each accelerator makes of each file, by their names.
 Files = Mapping[str, Mapping[str, "Reach"]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from keras_vit_export.report import Report
+    from keras_vit_export.report.measure import Report
 
 # Rounding of float32 alone stays below this: what is above is the same.
 EXACT_DB = 150.0

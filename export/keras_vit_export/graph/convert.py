@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.config import check_choice
-from keras_vit_export.classifiers import KerasClassifier
-from keras_vit_export.forward import logits
-from keras_vit_export.graph import Graph, read
+from keras_vit_export.graph.forward import logits
+from keras_vit_export.graph.inference import Graph, read
+from keras_vit_export.keras_classifier import KerasClassifier
 
 REWRITES_MODES = ("auto", "required")
 # Parts of the logits' change from image to image, and of their size, that rounding may

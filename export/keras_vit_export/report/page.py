@@ -5,11 +5,11 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING
 
-from keras_vit_export import wording
-from keras_vit_export.plots import EXACT_DB, figures, significant
+from keras_vit_export.report import wording
+from keras_vit_export.report.plots import EXACT_DB, figures, significant
 
 if TYPE_CHECKING:
-    from keras_vit_export.report import Report
+    from keras_vit_export.report.measure import Report
 
 _NOT_MEASURED = "Accuracy was not measured: no images with labels were given."
 _CSS = """

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_vit_export.activations import snr_db
-from keras_vit_export.graph import Attention, Branch, Dense, Graph
-from keras_vit_export.rewrites import fold_branch_norm
+from keras_vit_export.graph.inference import Attention, Branch, Dense, Graph
+from keras_vit_export.graph.rewrites import fold_branch_norm
 
 # How much of an outlier goes from the activations into the weights; 0 moves nothing.
 STRENGTHS = (0.25, 0.5, 0.75)

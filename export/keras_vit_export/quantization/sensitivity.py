@@ -9,8 +9,8 @@ from keras_vit_device.tflite.operations import WEIGHTED, Operation, read_operati
 from tqdm import tqdm
 
 from keras_vit_export.activations import logits_name, read_all, snr_db
-from keras_vit_export.quantization import quantize
-from keras_vit_export.recipes import KEEP, Recipe
+from keras_vit_export.quantization.quantize import quantize
+from keras_vit_export.quantization.recipes import KEEP, Recipe
 
 Range = tuple[float, float]
 

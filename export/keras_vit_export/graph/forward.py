@@ -11,7 +11,7 @@ an elementwise operation has the rank of what it meets (`layout.py` says why).
 import numpy as np
 import tensorflow as tf
 
-from keras_vit_export.graph import (
+from keras_vit_export.graph.inference import (
     Attention,
     Branch,
     Convolution,

@@ -9,7 +9,7 @@ from keras_vit_device.tflite.operations import Operation, read_operations
 from tqdm import tqdm
 
 from keras_vit_export.activations import Activations
-from keras_vit_export.recipes import Recipe
+from keras_vit_export.quantization.recipes import Recipe
 
 # Images that ranges are measured on, and the fewest that mean anything.
 IMAGES = 64

@@ -9,7 +9,7 @@ import numpy as np
 from keras_vit_device.tflite.operations import read_operations
 
 from keras_vit_export.activations import logits_name, read_all, snr_db
-from keras_vit_export.machine import (
+from keras_vit_export.gpu.machine import (
     NOTHING,
     Machine,
     Peak,

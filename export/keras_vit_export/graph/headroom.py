@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_vit_export.graph import Attention, Branch, Graph, Norm
-from keras_vit_export.half import Half
-from keras_vit_export.machine import LARGEST
+from keras_vit_export.gpu.half import Half
+from keras_vit_export.gpu.machine import LARGEST
+from keras_vit_export.graph.inference import Attention, Branch, Graph, Norm
 
 # Bits that are left above the largest sum of squares, for images that were not seen; of
 # two that keep as much of the logits, the first.

@@ -1,0 +1,1 @@
+"""What GPUs make of a `.tflite`: 16-bit floats, shapes that they misread, a trial."""

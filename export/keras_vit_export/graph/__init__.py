@@ -1,0 +1,1 @@
+"""A trained model as plain arrays, rewritten exactly, and as a float `.tflite`."""

@@ -1,0 +1,1 @@
+"""Which numbers a file holds and computes with, and how they are chosen."""

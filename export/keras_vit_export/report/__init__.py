@@ -1,0 +1,1 @@
+"""What an export cost, measured, told and drawn."""
