@@ -80,7 +80,7 @@ def seconds(folder: pathlib.Path, images: list[str], workers: int) -> float:
     with tempfile.TemporaryDirectory() as outputs:
         started = [
             subprocess.Popen(
-                [sys.executable, "-m", "keras_vit_export.cli", "classify"]
+                [sys.executable, "-m", "keras_vit_cli.main", "classify"]
                 + [folder / "model.tflite", folder / name]
                 + ["--output", f"{outputs}/{index}.csv", "--workers", str(workers)],
                 stdout=subprocess.DEVNULL,

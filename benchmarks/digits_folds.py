@@ -12,8 +12,8 @@ import time
 
 import keras
 import numpy as np
+from keras_vit_cli.plans import Plan, demo_plan
 from keras_vit_export.exporter import export_all
-from keras_vit_export.plans import Plan, demo_plan
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 

@@ -57,7 +57,7 @@ def ours(folder: pathlib.Path, test: pathlib.Path, seed: int, options: list[str]
         arguments = [*COMMAND, *options, "--dataset", folder, "--seed", seed]
         start = time.monotonic()
         subprocess.run(
-            [sys.executable, "-m", "keras_vit_export.cli"]
+            [sys.executable, "-m", "keras_vit_cli.main"]
             + [str(it) for it in (*arguments, "--output", run)],
             check=True,
             stdout=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 
-from keras_vit_export.cli import main
+from keras_vit_cli.main import main
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parent

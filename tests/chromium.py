@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import threading
 
-from keras_vit_export import serving
+from keras_vit_cli import web
 
 ROOT = pathlib.Path(__file__).parents[1]
 OPTIONS = [
@@ -58,7 +58,7 @@ def started(profile, webgpu=False):
 @contextlib.contextmanager
 def served(site):
     """A server of these contents by path."""
-    with serving.Server(site, 0) as server:
+    with web.Server(site, 0) as server:
         threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         ).start()

@@ -20,7 +20,7 @@ PATIENCE = 20
 # Takes pairs of a model and an image from a file in JSON, and says how each ended.
 TRY = """
 import contextlib, io, json, resource, sys, time
-from keras_vit_export.cli import main
+from keras_vit_cli.main import main
 from keras_vit_device.classifier import Classifier
 
 # What asks for more is refused memory instead of taking the machine's.

@@ -76,8 +76,8 @@ def test_images_as_they_are_still_need_one_size(folder):
 
 
 def test_the_plan_says_what_most_images_are(folder, capsys):
-    from keras_vit_export.cli import _parser
-    from keras_vit_export.plans import new_plan
+    from keras_vit_cli.main import _parser
+    from keras_vit_cli.plans import new_plan
 
     options = ["train", "--dataset", str(folder), "--output", "unused"]
     plan = new_plan(_parser().parse_args(options))

@@ -4,8 +4,8 @@ import pathlib
 import re
 
 import pytest
-from keras_vit_export.cli import _parser
-from keras_vit_export.keras_classifier import open_classifier
+from keras_vit_cli.main import _parser
+from keras_vit_export.any_classifier import open_classifier
 
 from keras_vit import layers
 

@@ -49,6 +49,7 @@ class Classifier:
         is_guess: Whether `scale` is only likely.
         remarks: What is to be said of the file's class names, a line each.
         named: Whether the classes have names.
+        trained_on: What the file says of its training (`keras_vit.data.trained_on`).
         accelerator: What it runs on, `"cpu"` or `"gpu"`.
         verdict: Of the self-test there, or `None` if there was none.
 
@@ -86,6 +87,7 @@ class Classifier:
         self.size_bytes = len(content)
         self.content = content
         self.contract = self._file.attached.contract
+        self.trained_on: list[dict] = self.contract.get("trained_on", [])
         self.preprocessing = ends.find_rule(self._file)
         found = ends.find_scale(self._file, input_scale)
         self.scale, self.scale_source = found.scale, found.source

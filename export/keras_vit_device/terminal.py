@@ -14,8 +14,8 @@ def quiet() -> Iterator[None]:
 
     TensorFlow, XLA and LiteRT write there from C++, past `sys.stderr` and whatever the
     log level. What Python writes to `sys.stderr`, progress bars above all, is shown.
-    `ValueError` and `MemoryError` are a user's mistakes and explain themselves; those
-    that happened within TensorFlow, as an image that is gone, are taken out of it.
+    `ValueError`, `OSError` and `MemoryError` explain themselves; those that happened
+    within TensorFlow, as an image that is gone, are taken out of it.
 
     Raises:
         ValueError: With their message.
@@ -31,7 +31,7 @@ def quiet() -> Iterator[None]:
         try:
             with contextlib.redirect_stderr(ours):
                 yield
-        except (ValueError, MemoryError):
+        except (ValueError, OSError, MemoryError):
             raise
         except Exception as error:
             if words := _own_words(error):

@@ -10,7 +10,7 @@ from keras_vit_device.pixel_scale import common
 from keras_vit_device.pixels import check_pixels
 
 from keras_vit.chance import beats_chance
-from keras_vit_export.keras_classifier import AnyClassifier
+from keras_vit_export.any_classifier import AnyClassifier
 from keras_vit_export.splits import look_through
 
 # Labelled images that ranges of pixels are compared on.

@@ -1,14 +1,16 @@
-"""One face for a `.keras` and a `.tflite`: class names, preprocessing, probabilities."""
+"""A Keras model as a classifier of images."""
 
 import copy
 import functools
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Self
 
+import keras
 import numpy as np
+import tensorflow as tf
+from keras import ops
 from keras_vit_device import meaning
-from keras_vit_device.classifier import Classifier
 from keras_vit_device.meaning import Meaning
 from keras_vit_device.pixel_scale import PixelScale, doubt
 from keras_vit_device.pixels import (
@@ -19,37 +21,12 @@ from keras_vit_device.pixels import (
 )
 from keras_vit_device.tflite import labels
 
-if TYPE_CHECKING:
-    import keras
-
-    from keras_vit_export.keras_ends import Ends
-
-
-class AnyClassifier(Protocol):
-    """What `Classifier` and `KerasClassifier` have in common."""
-
-    class_names: tuple[str, ...]
-    named: bool
-    preprocessing: dict
-    scale: PixelScale
-    scale_source: str
-    is_guess: bool
-    doubt: str
-    remarks: tuple[str, ...]
-    meaning: Meaning
-    trained_on: list[dict]
-
-    def name_classes(self, names: Sequence[str]) -> None: ...
-
-    def check_meaning(self) -> None: ...
-
-    def output_of(self, numbers: np.ndarray) -> np.ndarray: ...
-
-    def read(self, path: str | pathlib.Path) -> np.ndarray: ...
-
-    def output(self, images: Iterable[np.ndarray]) -> np.ndarray: ...
-
-    def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray: ...
+from keras_vit.config import check_class_names
+from keras_vit.data.trained_on import read_records
+from keras_vit.files import load_model
+from keras_vit.layers import PixelScaling
+from keras_vit.reuse import with_rgb_input
+from keras_vit_export.keras_ends import Ends, loss_in_file, read_ends
 
 
 class KerasClassifier:
@@ -82,15 +59,13 @@ class KerasClassifier:
 
     def __init__(
         self,
-        model: "keras.Model",
+        model: keras.Model,
         input_scale: str = "",
         *,
         logits: bool = False,
         class_names: Sequence[str] = (),
         loss: Any = None,
     ):
-        from keras_vit_export.keras_ends import read_ends
-
         _check(model)
         ends = read_ends(model, loss)
         channels = model.input_shape[-1]
@@ -131,7 +106,7 @@ class KerasClassifier:
         if self.meaning.kind != meaning.UNKNOWN:
             self.check_meaning()  # else labelled images may tell
 
-    def with_model(self, model: "keras.Model") -> Self:
+    def with_model(self, model: keras.Model) -> Self:
         """The same of a model that computes the same: from pixels in 0..255."""
         copied = copy.copy(self)
         copied.model, copied._call = model, _traced(model)
@@ -143,8 +118,6 @@ class KerasClassifier:
         Raises:
             ValueError: If the model has other channels.
         """
-        from keras_vit import with_rgb_input
-
         copied = self.with_model(with_rgb_input(self.model))
         copied._bare = with_rgb_input(self._bare)
         copied.preprocessing = self.preprocessing | {"channels": 3}
@@ -164,8 +137,6 @@ class KerasClassifier:
         Raises:
             ValueError: If there is not one name for each.
         """
-        from keras_vit.config import check_class_names
-
         count = self.model.output_shape[-1]
         check_class_names(labels.told_apart(names), count)
         self.named = bool(names)
@@ -196,8 +167,6 @@ class KerasClassifier:
             ValueError: If images are scaled already, the model gives NaN or infinity,
                 or it is unknown what its numbers mean.
         """
-        from keras import ops
-
         images = np.asarray(images)
         check_pixels(images)
         output = self.output(images)
@@ -219,9 +188,7 @@ class KerasClassifier:
         return self._call(np.asarray(images, "float32")).numpy()
 
 
-def _traced(model: "keras.Model") -> Any:
-    import tensorflow as tf
-
+def _traced(model: keras.Model) -> Any:
     return tf.function(
         lambda images: model(images, training=False),
         input_signature=[tf.TensorSpec((None, *model.input_shape[1:]))],
@@ -229,7 +196,7 @@ def _traced(model: "keras.Model") -> Any:
     )
 
 
-def _check_twice(ends: "Ends", given: PixelScale) -> None:
+def _check_twice(ends: Ends, given: PixelScale) -> None:
     """Refuses to scale pixels that the model scales by itself."""
     if ends.scale_source and not ends.is_guess and given.name != "0..255":
         raise ValueError(
@@ -238,12 +205,8 @@ def _check_twice(ends: "Ends", given: PixelScale) -> None:
         )
 
 
-def _scaled(model: "keras.Model", scale: PixelScale) -> "keras.Model":
+def _scaled(model: keras.Model, scale: PixelScale) -> keras.Model:
     """A model from pixels in 0..255 that scales them and is then the given one."""
-    import keras
-
-    from keras_vit.layers import PixelScaling
-
     image = keras.Input(model.input_shape[1:], name="image")
     channels = image.shape[-1]
     mean, std = (np.broadcast_to(it, channels) for it in (scale.mean, scale.std))
@@ -257,30 +220,18 @@ def _scaled(model: "keras.Model", scale: PixelScale) -> "keras.Model":
     return keras.Model(image, model(layer(image)))
 
 
-def open_classifier(
-    path: str | pathlib.Path,
-    input_scale: str = "",
-    *,
-    logits: bool = False,
-    class_names: Sequence[str] = (),
-) -> AnyClassifier:
-    """Loads a `.keras` or a `.tflite`; the options are those of `KerasClassifier`.
+def load_classifier(
+    path: str | pathlib.Path, input_scale: str = "", **given: Any
+) -> KerasClassifier:
+    """Loads a `.keras`; the options are those of `KerasClassifier`.
 
     Raises:
-        ValueError: If the file is missing, cut off, of another kind, or no classifier,
-            or an option does not fit it.
+        ValueError: If it can't be loaded, is no classifier, or an option does not fit.
     """
-    given = {"logits": logits, "class_names": class_names}
-    suffix = pathlib.Path(path).suffix
-    if suffix == ".tflite":
-        return Classifier(path, input_scale=input_scale, **given)
-    if suffix != ".keras":
-        raise ValueError(f"A model is a .keras or a .tflite file. Received: '{path}'")
-    from keras_vit.files import load_model
-    from keras_vit_export.keras_ends import loss_in_file
-
     loss = loss_in_file(path)
-    return KerasClassifier(load_model(path), input_scale, loss=loss, **given)
+    classifier = KerasClassifier(load_model(path), input_scale, loss=loss, **given)
+    classifier.trained_on = read_records(path)
+    return classifier
 
 
 def _check(model) -> None:

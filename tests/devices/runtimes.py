@@ -13,7 +13,7 @@ import sys
 
 import chromium
 import numpy as np
-from keras_vit_export import serving
+from keras_vit_cli import web
 
 from .material import FILES
 
@@ -278,7 +278,7 @@ return answers;
 def _browser(stack, accelerator, material, scratch):
     """Versions, and a function like `_process`'s, in the modules of our page."""
     paths = [material / f"{name}.tflite" for name in FILES]
-    site = serving.page(serving.FOLDER) | serving.models(paths)
+    site = web.page(web.FOLDER) | web.models(paths)
     urls = {
         pathlib.Path(it["name"]).stem: f"/{it['url']}"
         for it in json.loads(site.pop("/models.json"))  # the page itself opens none
@@ -298,7 +298,7 @@ def _browser(stack, accelerator, material, scratch):
             return found
         return found | {"ms": float(np.median(found["times"]))}
 
-    lock = json.loads((serving.FOLDER / "package-lock.json").read_text())
+    lock = json.loads((web.FOLDER / "package-lock.json").read_text())
     version = lock["packages"]["node_modules/@litertjs/core"]["version"]
     return f"{version}, Chromium {driver.capabilities['browserVersion']}", answer
 

@@ -14,9 +14,9 @@ import chromium
 import numpy as np
 import pytest
 from export.conftest import COVERING
+from keras_vit_cli import web
 from keras_vit_device.accelerators import PARTLY, REFUSED, WHOLLY
 from keras_vit_device.classifier import Classifier
-from keras_vit_export import serving
 from keras_vit_export.quantization.recipes import RECIPES
 
 from . import layouts, random_models
@@ -147,7 +147,7 @@ def in_browser(driver, contents, pixels):
     """Rows of each file, or the error in words."""
     images = [base64.b64encode(it.tobytes()).decode() for it in pixels]
     files = {f"/{index}.tflite": it for index, it in enumerate(contents)}
-    with chromium.served(serving.page(serving.FOLDER) | files) as server:
+    with chromium.served(web.page(web.FOLDER) | files) as server:
         driver.get(server.address)
         return [chromium.run(driver, ANSWERS, url, images) for url in files]
 

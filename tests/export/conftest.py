@@ -206,7 +206,7 @@ def photos(tmp_path):
 def run(*arguments):
     """Runs the command line in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "keras_vit_export.cli", *map(str, arguments)],
+        [sys.executable, "-m", "keras_vit_cli.main", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
@@ -215,7 +215,7 @@ def run(*arguments):
 
 def complaint(capfd, *arguments):
     """The one line that a wrong command answers with."""
-    from keras_vit_export.cli import main
+    from keras_vit_cli.main import main
 
     assert main([str(argument) for argument in arguments]) == 2
     captured = capfd.readouterr()

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from keras_vit_cli.main import main
 from keras_vit_device.tflite.labels import parse, told_apart
-from keras_vit_export.cli import main
 
 from .conftest import complaint
 

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 import pytest
+from keras_vit_cli.main import main
+from keras_vit_cli.train import _kept
 from keras_vit_device.classifier import Classifier
-from keras_vit_export.cli import main
-from keras_vit_export.training import _kept
 from PIL import Image
 
 from .conftest import complaint, run
@@ -100,7 +100,7 @@ def test_what_a_device_runs_loads_no_tensorflow(command, tmp_path):
     arguments = [*map(str, arguments), "--json", str(tmp_path / "answer.json")]
     script = (
         "import sys\n"
-        "from keras_vit_export.cli import main\n"
+        "from keras_vit_cli.main import main\n"
         f"assert main({arguments!r}) == 0\n"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
     )
@@ -196,7 +196,7 @@ def test_an_interrupted_training_keeps_the_best_model(tmp_path):
     folder = tmp_path / "run"
     # A shell starts what it runs in the background deaf to interruptions.
     program = (
-        "import signal, sys; from keras_vit_export.cli import main; "
+        "import signal, sys; from keras_vit_cli.main import main; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
     )
     process = subprocess.Popen(
@@ -293,7 +293,7 @@ def test_what_stops_a_training_is_one_line(photos, tmp_path, capfd, monkeypatch)
 def test_a_command_that_nobody_listens_to_has_not_ended_well():
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "keras_vit_export.cli", "inspect"]
+    command = [sys.executable, "-m", "keras_vit_cli.main", "inspect"]
     command.append(str(ROOT / "models/digits.tflite"))
     ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)

@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from keras_vit_export.cli import main
+from keras_vit_cli.main import main
 from PIL import Image
 
 from .conftest import complaint

@@ -5,9 +5,9 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras_vit_export.cli import _parser, main
-from keras_vit_export.plans import new_plan, resumed_plan
-from keras_vit_export.training import _built
+from keras_vit_cli.main import _parser, main
+from keras_vit_cli.plans import new_plan, resumed_plan
+from keras_vit_cli.train import _built
 from PIL import Image
 
 import keras_vit

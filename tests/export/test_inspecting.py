@@ -5,10 +5,10 @@ import pathlib
 
 import numpy as np
 from foreign import with_contract
+from keras_vit_cli.main import main
 from keras_vit_device import accelerators
 from keras_vit_device.accelerators import Trial
 from keras_vit_export import Classifier
-from keras_vit_export.cli import main
 
 from .conftest import complaint
 

@@ -4,7 +4,7 @@ import pathlib
 import unicodedata
 
 import pytest
-from keras_vit_export.cli import main
+from keras_vit_cli.main import main
 from PIL import Image
 
 from .conftest import complaint

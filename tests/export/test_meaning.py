@@ -71,7 +71,7 @@ def test_a_loss_says_what_numbers_are(loss, known, tmp_path):
     model = by_brightness(last=None)
     model.compile(loss=loss)
     model.save(tmp_path / "model.keras")
-    from keras_vit_export.keras_classifier import open_classifier
+    from keras_vit_export.any_classifier import open_classifier
 
     for again in (
         lambda: KerasClassifier(model),

@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras_vit_cli.main import main
 from keras_vit_export import Classifier, export
-from keras_vit_export.cli import main
 
 import keras_vit
 from keras_vit.features import feature_model
@@ -156,7 +156,7 @@ def test_features_of_a_folder(kind, checkpoint, photos, tmp_path, capfd):
     found = np.load(out)
     assert found["features"].shape == (40, 64 if kind == "both" else 32)
     assert json.loads((tmp_path / "json").read_text())["images"] == 40
-    from keras_vit_export.keras_classifier import open_classifier
+    from keras_vit_export.any_classifier import open_classifier
 
     classifier = open_classifier(model)
     row = 37

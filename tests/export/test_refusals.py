@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras_vit_cli.main import main
 from keras_vit_device.files import check_writable, write_together
-from keras_vit_export.cli import main
 from keras_vit_export.graph import convert
 from PIL import Image
 

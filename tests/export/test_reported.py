@@ -6,10 +6,10 @@ import pathlib
 import shutil
 
 import pytest
-from keras_vit_export.arguments import find_source
-from keras_vit_export.cli import main
-from keras_vit_export.reported import choose_part
+from keras_vit_cli.data import find_source
+from keras_vit_cli.main import main
 
+from keras_vit.data.reported import choose_part
 from keras_vit.data.trained_on import make_record
 from tests.conftest import write_images
 
@@ -23,7 +23,9 @@ def options(folder, model="elsewhere/m.keras", split=None):
 
 def chosen(folder, records, whole=True, **more):
     given = options(folder, **more)
-    return choose_part(find_source(given, "test"), given, records, whole=whole)
+    return choose_part(
+        find_source(given, "test"), given.split, given.model, records, whole=whole
+    )
 
 
 @pytest.fixture(scope="module")

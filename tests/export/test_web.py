@@ -15,8 +15,8 @@ import sys
 import threading
 
 import pytest
-from keras_vit_export import serving
-from keras_vit_export.cli import main
+from keras_vit_cli import web
+from keras_vit_cli.main import main
 
 from .conftest import complaint
 
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(folder):
-    with serving.Server(serving.page(folder) | serving.models([DIGITS]), 0) as server:
+    with web.Server(web.page(folder) | web.models([DIGITS]), 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
         server.shutdown()
@@ -195,20 +195,20 @@ def test_only_loopback_is_listened_on(server):
 
 
 def test_the_next_free_port_is_taken_and_a_wanted_one_must_be_free(server, capfd):
-    with serving.listen({}) as first, serving.listen({}) as second:
+    with web.listen({}) as first, web.listen({}) as second:
         assert 8000 <= first.server_port < second.server_port < 8100
     with pytest.raises(ValueError, match=rf"Port {server.server_port} can't be"):
-        serving.listen({}, server.server_port)
+        web.listen({}, server.server_port)
     with pytest.raises(ValueError, match="Port 70000 can't be"):
-        serving.listen({}, 70000)
+        web.listen({}, 70000)
 
 
 def test_it_serves_until_it_is_interrupted_and_loads_nothing_heavy(folder, tmp_path):
     # A shell starts what it runs in the background deaf to interruptions.
     program = (
-        "import pathlib, signal, sys; from keras_vit_export import cli, serving; "
+        "import pathlib, signal, sys; from keras_vit_cli import main as cli, web; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "
-        f"serving.FOLDER = pathlib.Path({str(folder)!r}); status = cli.main(); "
+        f"web.FOLDER = pathlib.Path({str(folder)!r}); status = cli.main(); "
         "assert not {'tensorflow', 'keras'} & set(sys.modules); sys.exit(status)"
     )
     process = subprocess.Popen(
@@ -229,8 +229,8 @@ def test_the_address_is_written_for_machines(folder, tmp_path, monkeypatch):
     def interrupted(self):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(serving, "FOLDER", folder)
-    monkeypatch.setattr(serving.Server, "serve_forever", interrupted)
+    monkeypatch.setattr(web, "FOLDER", folder)
+    monkeypatch.setattr(web.Server, "serve_forever", interrupted)
     out = tmp_path / "address.json"
     assert main(["web", "--port", "0", "--json", str(out)]) == 0
     address = json.loads(out.read_text())["address"]
@@ -238,7 +238,7 @@ def test_the_address_is_written_for_machines(folder, tmp_path, monkeypatch):
 
 
 def test_a_model_that_will_not_do_is_one_line(folder, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(serving, "FOLDER", folder)
+    monkeypatch.setattr(web, "FOLDER", folder)
     cut, other = tmp_path / "cut.tflite", tmp_path / "other.tflite"
     cut.write_bytes(DIGITS.read_bytes()[:-100])
     other.write_bytes((ROOT / "models/digits.keras").read_bytes())
@@ -255,16 +255,16 @@ def test_a_model_that_will_not_do_is_one_line(folder, tmp_path, capfd, monkeypat
 def test_without_its_runtime_it_says_how_to_fetch_it(tmp_path, capfd, monkeypatch):
     folder = tmp_path / "a page"
     folder.mkdir()
-    monkeypatch.setattr(serving, "FOLDER", folder)
+    monkeypatch.setattr(web, "FOLDER", folder)
     line = complaint(capfd, "web", DIGITS)
     assert line.endswith(f"npm ci --prefix '{folder}'")
 
 
 def test_the_pages_files_are_found_and_are_in_the_wheel():
-    assert serving.FOLDER == PAGE
+    assert web.FOLDER == PAGE
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    patterns = setup["options.package_data"]["keras_vit_export.web"].split(", ")
+    patterns = setup["options.package_data"]["keras_vit_cli.page"].split(", ")
     packed = {path.name for pattern in patterns for path in PAGE.glob(pattern)}
     assert packed == {path.name for path in PAGE.iterdir()} - {"node_modules"}
 

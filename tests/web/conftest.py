@@ -5,7 +5,7 @@ import contextlib
 import chromium
 import numpy as np
 import pytest
-from keras_vit_export import serving
+from keras_vit_cli import web
 
 from .page import NAMES, ROOT, Page
 
@@ -80,7 +80,7 @@ def serve():
     with contextlib.ExitStack() as servers:
 
         def start(*paths, **changed):
-            site = serving.page(serving.FOLDER) | serving.models(paths) | changed
+            site = web.page(web.FOLDER) | web.models(paths) | changed
             return servers.enter_context(chromium.served(site))
 
         yield start

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from keras_vit_export import serving
+from keras_vit_cli import web
 
 from .page import DIGITS, digit_files, photo_files
 
@@ -16,7 +16,7 @@ def test_what_was_loaded_works_without_the_server(
     page, serve, colours, tmp_path, monkeypatch
 ):
     # So that no connection outlives the server.
-    monkeypatch.setattr(serving._Handler, "protocol_version", "HTTP/1.0")
+    monkeypatch.setattr(web._Handler, "protocol_version", "HTTP/1.0")
     server = serve(DIGITS, colours)
     page.open(server)
     (path,) = digit_files(tmp_path, 1)
@@ -36,7 +36,7 @@ def test_what_was_loaded_works_without_the_server(
 def test_models_of_another_day_are_forgotten(page, serve, colours):
     server = serve(DIGITS)
     page.open(server)
-    server.site |= serving.models([colours])
+    server.site |= web.models([colours])
     page.open(server)
     kept = page.run(
         "const cache = await caches.open('keras_vit');"

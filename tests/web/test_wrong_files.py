@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 from damage import bombs, damaged, mutated, whole_images
+from keras_vit_cli import web
 from keras_vit_device.tflite import metadata
-from keras_vit_export import serving
 
 from .page import DIGITS, digit_files
 
@@ -73,7 +73,7 @@ class Short(bytes):
 
 
 def test_a_model_that_is_cut_off_on_its_way_is_named(page, serve, monkeypatch):
-    monkeypatch.setattr(serving._Handler, "protocol_version", "HTTP/1.0")
+    monkeypatch.setattr(web._Handler, "protocol_version", "HTTP/1.0")
     server = serve(DIGITS)
     url = next(path for path in server.site if path.endswith(".tflite"))
     whole = server.site[url]
@@ -101,7 +101,7 @@ def test_a_runtime_that_crashed_is_loaded_anew(page, serve, tmp_path):
 
 @pytest.mark.parametrize("lost", ["core/dist/index.js", "wasm"])
 def test_a_runtime_that_does_not_arrive_is_named(page, serve, monkeypatch, lost):
-    monkeypatch.setattr(serving._Handler, "protocol_version", "HTTP/1.0")
+    monkeypatch.setattr(web._Handler, "protocol_version", "HTTP/1.0")
     server = serve(DIGITS)
     for path, content in server.site.items():
         if path.endswith(lost):

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from keras_vit.chance import remarks
 from keras_vit.evaluation import Evaluation
 from keras_vit_export.activations import snr_db
+from keras_vit_export.any_classifier import AnyClassifier
 from keras_vit_export.gpu.reach import Reach
-from keras_vit_export.keras_classifier import AnyClassifier, KerasClassifier
+from keras_vit_export.keras_classifier import KerasClassifier
 
 LATENCY_ROUNDS = 30
 # Slow models get fewer rounds, but no fewer than this.

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 DIGITS = ROOT / "models/digits.tflite"
 # A shell starts what it runs in the background deaf to interruptions.
 PROGRAM = (
-    "import signal, sys; from keras_vit_export.cli import main; "
+    "import signal, sys; from keras_vit_cli.main import main; "
     "signal.signal(signal.SIGINT, signal.default_int_handler); sys.exit(main())"
 )
 

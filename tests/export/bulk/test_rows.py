@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from foreign import converted
+from keras_vit_cli.main import main
 from keras_vit_device import bulk
 from keras_vit_export import Classifier
-from keras_vit_export.cli import main
 from sklearn.datasets import load_digits
 
 from .running import DIGITS, ROOT, finished, read, start
@@ -156,7 +156,7 @@ def test_no_process_of_a_run_loads_tensorflow(digits, tmp_path):
     script = (
         "import sys\n"
         "for name in ('tensorflow', 'keras', 'keras_vit'): sys.modules[name] = None\n"
-        "from keras_vit_export.cli import main\n"
+        "from keras_vit_cli.main import main\n"
         "if __name__ == '__main__': sys.exit(main())\n"
     )
     program = tmp_path / "program.py"  # which each worker imports

@@ -1,7 +1,4 @@
-"""The command `train`, and the training in `demo`.
-
-Functions import what they need, as TensorFlow is slow to.
-"""
+"""The command `train`, and the training in `demo`."""
 
 import argparse
 import contextlib
@@ -10,31 +7,38 @@ import pathlib
 import textwrap
 from typing import Any
 
+import keras
+import tensorflow as tf
 from keras_vit_device.files import check_writable, new_folder, write_json
-from keras_vit_device.terminal import quiet
 
-from keras_vit_export.plans import Plan, new_plan, resumed_plan
+from keras_vit import build_vit
+from keras_vit.chance import remarks
+from keras_vit.config import check_choice
+from keras_vit.data.trained_on import make_record, read_records, write_records
+from keras_vit.files import load_model
+from keras_vit.reuse import config_of, with_head, with_image_size
+from keras_vit.training import checkpoints, loop, rehearsal
+from keras_vit.training.callbacks import NoNumberError
+from keras_vit.training.distillation import check_teacher
+from keras_vit.training.hosts import distribution
+from keras_vit.training.runs import check_more_epochs, is_finished, read_settings
+from keras_vit_cli.plans import Plan, new_plan, resumed_plan
 
 
-def train(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """A data set -> run folder with the best model and its pictures."""
     check_writable(options.json)
     if options.dry_run:
         return _dry_run(options)
     if (options.output is None) == (options.resume is None):
         raise ValueError("Either --output for a new run or --resume is needed.")
-    with quiet():
-        from keras_vit.training.callbacks import NoNumberError
-        from keras_vit.training.hosts import distribution
-        from keras_vit.training.runs import is_finished
     folder = options.resume or options.output
     # Before the other workers are waited for: they may have gone.
     if options.go_on and is_finished(folder):
         print(f"The run in '{folder}' is finished.")
         return 0
-    with quiet():
-        # Before all else that uses TensorFlow.
-        strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
+    # Before all else that uses TensorFlow.
+    strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
     chief = distribution.is_chief(strategy)
     begun = options.go_on and (folder / "run.json").exists()
     resume = begun or options.resume is not None
@@ -66,9 +70,6 @@ def train(options: argparse.Namespace) -> int:
 
 def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
     """The plan of a run that goes on, and its steps between checkpoints."""
-    from keras_vit.training import checkpoints
-    from keras_vit.training.runs import check_more_epochs, read_settings
-
     stored = read_settings(folder)
     check_more_epochs(folder, stored, options.epochs)
     plan = resumed_plan(options, stored)
@@ -117,19 +118,14 @@ def _kept(folder: pathlib.Path) -> str:
 
 def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
     """Builds and trains: the model, its data and the `TrainingRun`."""
-    with quiet():
-        import tensorflow as tf
-
-        import keras_vit
-        from keras_vit.training.rehearsal import estimated_memory
     model, data = _built(plan, strategy)
     print(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
         + f" images in {len(data.class_names)} classes."
     )
-    needed = estimated_memory(
-        keras_vit.config_of(model), model.count_params(), plan.batch_size
+    needed = rehearsal.estimated_memory(
+        config_of(model), model.count_params(), plan.batch_size
     )
     if not tf.config.list_physical_devices("GPU") and (
         short := _shortage(needed, plan.batch_size)
@@ -138,33 +134,26 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
         print(f"This may be killed: {short}")
     if plan.teacher and not options.get("resume"):
         _say_what_teacher_knows(plan.teacher, model, data)
-    with quiet():
-        run = keras_vit.train(
-            model,
-            data,
-            plan.recipe,
-            output=folder,
-            seed=plan.seed,
-            teacher=plan.teacher,
-            origin=plan.origin,
-            **options,
-        )
-        if strategy is None or keras_vit.training.hosts.distribution.is_chief(strategy):
-            _remember(plan, folder / "model.keras")
+    run = loop.train(
+        model,
+        data,
+        plan.recipe,
+        output=folder,
+        seed=plan.seed,
+        teacher=plan.teacher,
+        origin=plan.origin,
+        **options,
+    )
+    if strategy is None or distribution.is_chief(strategy):
+        _remember(plan, folder / "model.keras")
     return model, data, run
 
 
 def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
     """Of another range of pixels, or classes in another order, he knows nothing."""
-    with quiet():
-        from keras_vit.chance import remarks
-        from keras_vit.files import load_model
-        from keras_vit.training.distillation import check_teacher
-        from keras_vit.training.loop import evaluate
-
-        teacher = load_model(path)
-        check_teacher(model, teacher)
-        found = evaluate(teacher, data.validation_sample, data.class_names)
+    teacher = load_model(path)
+    check_teacher(model, teacher)
+    found = loop.evaluate(teacher, data.validation_sample, data.class_names)
     name, count = "The teacher's top-1", len(found.labels)
     print(f"{name} on {count} validation images: {found.top1:.2%}")
     for line in remarks(found, name):
@@ -173,39 +162,29 @@ def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
 
 def _remember(plan: Plan, path: pathlib.Path) -> None:
     """Puts into a model's file what it was trained on, also before this."""
-    from keras_vit.data.trained_on import make_record, read_records, write_records
-
     earlier = read_records(plan.origin) if plan.origin else []
     write_records(path, [*earlier, make_record(plan.source)])
 
 
 def _built(plan: Plan, strategy=None):
     """Model and data of a plan; the seed covers the first weights too."""
-    import keras
-
-    import keras_vit
-    from keras_vit.config import check_choice
-    from keras_vit.files import load_model
-
     check_choice("--precision", plan.precision, ("float32", "mixed_bfloat16"))
     keras.config.set_dtype_policy(plan.precision)
     keras.utils.set_random_seed(plan.seed)
     with strategy.scope() if strategy else contextlib.nullcontext():
         if plan.origin:
             classes = len(plan.source.class_names), plan.source.class_names
-            model = keras_vit.with_head(load_model(plan.origin), *classes)
+            model = with_head(load_model(plan.origin), *classes)
             if plan.image_size:
                 model = _resized(model, plan.image_size)
         else:
-            model = keras_vit.build_vit(plan.config)
-    fitted = keras_vit.config_of(model)
+            model = build_vit(plan.config)
+    fitted = config_of(model)
     return model, plan.source.load(fitted, batch_size=plan.batch_size, seed=plan.seed)
 
 
 def _resized(model, image_size: tuple[int, int]):
     """The model of `--from` for the size of `--image-size`; says what was done."""
-    from keras_vit.reuse import config_of, with_image_size
-
     old = config_of(model).grid
     resized = with_image_size(model, image_size)
     new = config_of(resized).grid
@@ -219,12 +198,6 @@ def _resized(model, image_size: tuple[int, int]):
 
 def _dry_run(options) -> int:
     """What a training would be and take."""
-    with quiet():
-        import keras_vit
-        from keras_vit.files import load_model
-        from keras_vit.training import rehearsal
-        from keras_vit.training.distillation import check_teacher
-        from keras_vit.training.runs import check_more_epochs, read_settings
     if options.resume:
         stored = read_settings(options.resume)
         check_more_epochs(options.resume, stored, options.epochs)
@@ -236,15 +209,14 @@ def _dry_run(options) -> int:
     teacher = load_model(plan.teacher) if plan.teacher else None
     if teacher:
         check_teacher(model, teacher)
-    config, parameters = keras_vit.config_of(model), model.count_params()
+    config, parameters = config_of(model), model.count_params()
     _print_plan(plan, config, parameters)
     needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
     needed += 4 * teacher.count_params() if teacher else 0
     print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
     if short := _shortage(needed, plan.batch_size):
         raise ValueError(short)
-    with quiet():
-        found = rehearsal.rehearse(model, data, plan.recipe, teacher)
+    found = rehearsal.rehearse(model, data, plan.recipe, teacher)
     print(
         f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
         f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
@@ -278,9 +250,7 @@ def _print_plan(plan: Plan, config, parameters: int) -> None:
 
 def _shortage(needed: int, batch_size: int) -> str | None:
     """What to say if a step needs more memory than there is."""
-    from keras_vit.training.rehearsal import available_memory
-
-    free = available_memory()
+    free = rehearsal.available_memory()
     if free is None or needed <= free:
         return None
     return (

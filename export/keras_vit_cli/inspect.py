@@ -6,23 +6,20 @@ from typing import Any
 
 from keras_vit_device.classifier import Classifier
 from keras_vit_device.files import check_writable, write_json
-from keras_vit_device.terminal import quiet
-
 from keras_vit_export.gpu.reach import reach
 
 _FAILED = 3  # as of a budget that is not kept
 
 
-def inspect(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Prints what stands in a `.tflite`."""
     if options.model.suffix != ".tflite":
         raise ValueError(f"A .tflite file is needed. Received: '{options.model}'")
     check_writable(options.json, read=[options.model])
-    with quiet():
-        classifier = Classifier(options.model, self_test=False)
-        facts = _facts(classifier)
-        if options.self_test:
-            facts["accelerators"] = _places(classifier)
+    classifier = Classifier(options.model, self_test=False)
+    facts = _facts(classifier)
+    if options.self_test:
+        facts["accelerators"] = _places(classifier)
     print(f"{options.model}: {facts['size_bytes'] / 1e6:.2f} MB, {_origin(facts)}")
     for name, text in _lines(facts):
         print(f"{name:>10}  {text}")

@@ -15,16 +15,16 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
+from keras_vit_device.classifier import Classifier
 from keras_vit_device.files import check_writable, write_json
-from keras_vit_device.terminal import quiet
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8000, 8099
 _HERE = pathlib.Path(__file__).parent
 # A wheel has the page inside the package, a checkout beside it.
 FOLDER = next(
-    (path for path in (_HERE / "web", _HERE.parent / "web") if path.is_dir()),
-    _HERE / "web",
+    (path for path in (_HERE / "page", _HERE.parent / "web") if path.is_dir()),
+    _HERE / "page",
 )
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -47,7 +47,7 @@ _HEADERS = {
 Site = dict[str, bytes]
 
 
-def web(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Serves the page and the models until Ctrl-C."""
     check_writable(options.json, read=options.models)
     site = models(options.models) | page(FOLDER)
@@ -101,10 +101,7 @@ def models(paths: Sequence[pathlib.Path]) -> Site:
     Raises:
         ValueError: If one is missing, cut off, or no image classifier.
     """
-    with quiet():
-        from keras_vit_device.classifier import Classifier
-
-        contents = [Classifier(path).content for path in paths]
+    contents = [Classifier(path).content for path in paths]
     urls = [f"models/{hashlib.sha256(it).hexdigest()[:32]}.tflite" for it in contents]
     names = [
         {"name": path.name, "url": url} for path, url in zip(paths, urls, strict=True)

@@ -1,6 +1,6 @@
 """Options of `train`. Standard library only."""
 
-from keras_vit_export.options import (
+from keras_vit_cli.options.shared import (
     add_dataset,
     add_json,
     add_modules,
@@ -12,7 +12,6 @@ from keras_vit_export.options import (
 def add_train(commands) -> None:
     """Labelled images -> a trained model."""
     train = commands.add_parser("train", help="train a model on labelled images")
-    train.set_defaults(module="training")
     add_dataset(train, required=False)
     train.add_argument(
         "--recipe",

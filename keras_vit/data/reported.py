@@ -4,15 +4,14 @@ A folder that the model was not trained on is taken whole. The images of the mod
 training are known by their content (`keras_vit.data.trained_on`).
 """
 
-import argparse
 import dataclasses
 import json
 import pathlib
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from keras_vit.data import ImageSource
-    from keras_vit.data.trained_on import Record
+from keras_vit_device.images import image_names
+
+from keras_vit.data.pipeline import ImageSource
+from keras_vit.data.trained_on import Record, hashes, overlap
 
 # Of the sampled training images, those that may have been lost from the model's own
 # folder since.
@@ -33,9 +32,10 @@ class Reported:
 
 
 def choose_part(
-    source: "ImageSource",
-    options: argparse.Namespace,
-    records: list["Record"],
+    source: ImageSource,
+    split: str | None,
+    model: pathlib.Path,
+    records: list[Record],
     *,
     whole: bool,
 ) -> Reported:
@@ -43,20 +43,17 @@ def choose_part(
 
     Args:
         source: The data set.
-        options: With `split`, what was asked for or `None`, and the `model`'s path.
+        split: What was asked for, or `None`.
+        model: Path of the model's file.
         records: What the model's file says of its training.
         whole: Whether another folder than the training's is taken whole.
     """
     if not source.is_folder:
-        return _told(source, options.split or "test", _asked(options.split))
-    from keras_vit.data import trained_on
-
-    by_part = {
-        name: set(trained_on.hashes(source.paths(name))) for name in source.splits
-    }
+        return _told(source, split or "test", _asked(split))
+    by_part = {name: set(hashes(source.paths(name))) for name in source.splits}
     every = set().union(*by_part.values())
-    part, why = _of_folder(source, options.split, records, every, options.model, whole)
-    known, sampled = trained_on.overlap(records, by_part.get(part, every))
+    part, why = _of_folder(source, split, records, every, model, whole)
+    known, sampled = overlap(records, by_part.get(part, every))
     told = _told(source, part, why)
     if not known:
         return told
@@ -72,15 +69,13 @@ def _asked(split: str | None) -> str:
 
 
 def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
-    from keras_vit.data import trained_on
-
     if split:
         return split, _asked(split)
     if not source.splits["train"].count:
         return "all", "a class has too few images to hold some out"
     if "test" not in source.cut:
         return "test", "the folder's own test part"
-    known, sampled = trained_on.overlap(records, every)
+    known, sampled = overlap(records, every)
     why = "as the model was trained on the others"
     if sampled:
         is_other = known < (1 - _LOST) * sampled
@@ -103,9 +98,6 @@ def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
 
 def _files_of_run(model: pathlib.Path) -> set[str]:
     """Hashes of the data set of the run that a model of an earlier version lies in."""
-    from keras_vit_device.images import image_names
-
-    from keras_vit.data.trained_on import hashes
 
     if model.name != "model.keras":
         return set()  # it may have been put there
@@ -119,7 +111,7 @@ def _files_of_run(model: pathlib.Path) -> set[str]:
     return set(hashes(folder / it for it in image_names(folder)))
 
 
-def _told(source: "ImageSource", part: str, why: str) -> Reported:
+def _told(source: ImageSource, part: str, why: str) -> Reported:
     total = sum(split.count for split in source.splits.values())
     count = f"All {total:,}" if part == "all" else f"{source.part(part).count:,} of"
     rest = "" if part == "all" else f" {total:,}"

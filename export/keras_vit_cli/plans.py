@@ -1,19 +1,15 @@
-"""What a training is to be, from options, from a run that was begun, or for the demo.
-
-Functions import what they need, as TensorFlow is slow to.
-"""
+"""What a training is to be, from options, from a run that was begun, or for the demo."""
 
 import argparse
 import dataclasses
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from keras_vit_export.arguments import find_source
-
-if TYPE_CHECKING:
-    from keras_vit import TrainingRecipe, ViTConfig
-    from keras_vit.data import ImageSource
-DEMO_EPOCHS = 80
+from keras_vit.config import ViTConfig, check_choice
+from keras_vit.data import ImageSource
+from keras_vit.training.plan import new_config, plan_for, with_fields
+from keras_vit.training.recipes import OF_TRAINED_MODELS, RECIPES, TrainingRecipe
+from keras_vit_cli.data import find_source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +29,9 @@ class Plan:
         reasons: Sentences on what follows from the number of images.
     """
 
-    source: "ImageSource"
-    config: "ViTConfig"
-    recipe: "TrainingRecipe"
+    source: ImageSource
+    config: ViTConfig
+    recipe: TrainingRecipe
     batch_size: int = 64
     seed: int = 0
     precision: str = "float32"
@@ -45,15 +41,12 @@ class Plan:
     reasons: tuple[str, ...] = ()
 
 
-def demo_plan(source: "ImageSource", epochs: int = DEMO_EPOCHS, seed: int = 0) -> Plan:
+def demo_plan(source: ImageSource, epochs: int, seed: int = 0) -> Plan:
     """How the bundled digits, 8 x 8 pixels and not many, are learnt.
 
     More weight decay, dropped branches and erased rectangles than the defaults were
     chosen on validation images; 19 steps an epoch bear twice the default rate.
     """
-    from keras_vit import TrainingRecipe
-    from keras_vit.training.plan import new_config
-
     config = new_config(source.class_names, source.image_shape)
     config = dataclasses.replace(config, drop_path=0.1)
     recipe = TrainingRecipe(
@@ -72,10 +65,6 @@ _DEFAULTS = {
 
 def new_plan(options: argparse.Namespace) -> Plan:
     """The plan that follows from the options of `train` and the number of images."""
-    from keras_vit.config import check_choice
-    from keras_vit.training.plan import plan_for
-    from keras_vit.training.recipes import OF_TRAINED_MODELS, RECIPES
-
     if options.dataset is None:
         raise ValueError("--dataset is needed.")
     if options.recipe:
@@ -110,7 +99,7 @@ def new_plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def _taken(config: "ViTConfig") -> str:
+def _taken(config: ViTConfig) -> str:
     height, width = config.image_size
     color = "in grey" if config.channels == 1 else "in colour"
     return f"the model takes {height} x {width} pixels {color}, the others are fitted."
@@ -121,11 +110,6 @@ def resumed_plan(options: argparse.Namespace, stored: dict[str, Any]) -> Plan:
 
     `train` finds out whether they are the same.
     """
-    from keras_vit import TrainingRecipe, ViTConfig
-    from keras_vit.config import check_choice
-    from keras_vit.training.plan import new_config, with_fields
-    from keras_vit.training.recipes import RECIPES
-
     stored = _DEFAULTS | stored
     _check_size(options, options.origin or stored["origin"])
     if options.recipe:
@@ -182,7 +166,7 @@ def _chosen(options: argparse.Namespace, stored: dict[str, Any]) -> dict[str, An
     return found | {"origin": None if found["origin"] is None else str(found["origin"])}
 
 
-def _taught(config: "ViTConfig") -> "ViTConfig":
+def _taught(config: ViTConfig) -> ViTConfig:
     """The same with a distillation token, and the class token that it stands beside."""
     tokens = {"class_token": True, "distillation_token": True, "pool": "token"}
     return dataclasses.replace(config, positions_cover_prefix=None, **tokens)
@@ -199,9 +183,6 @@ def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 def _recipe_field(text: str) -> tuple[str, Any]:
     """`"mixup=0.2"` -> `("mixup", 0.2)`, of the field's own type."""
-    from keras_vit.config import check_choice
-    from keras_vit.training.recipes import TrainingRecipe
-
     defaults = {it.name: it.default for it in dataclasses.fields(TrainingRecipe)}
     name, _, value = text.partition("=")
     check_choice("--set", name, defaults)

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from keras_vit_export.options import (
+from keras_vit_cli.options.shared import (
     add_images,
     add_json,
     add_model,
@@ -14,7 +14,6 @@ from keras_vit_export.options import (
 def add_import(commands) -> None:
     """Published weights -> a model."""
     load = commands.add_parser("import", help="published weights -> a .keras model")
-    load.set_defaults(module="published", function="load")
     load.add_argument(
         "checkpoint",
         type=pathlib.Path,
@@ -73,7 +72,6 @@ def add_export_weights(commands) -> None:
     save = commands.add_parser(
         "export-weights", help="a model's weights as a folder that timm reads"
     )
-    save.set_defaults(module="published", function="export_weights")
     add_model(save, "a .keras")
     add_path(
         save,
@@ -90,7 +88,6 @@ def add_features(commands) -> None:
     features = commands.add_parser(
         "features", help="what a model sees in images, as arrays"
     )
-    features.set_defaults(module="published")
     add_model(features, "a .keras")
     add_images(features)
     add_path(features, "--output", "NPZ", "file to write", required=True)

@@ -3,12 +3,13 @@
 import argparse
 
 from keras_vit_device.files import check_writable, write_json
-from keras_vit_device.terminal import quiet
 
-from keras_vit_export.arguments import open_keras
+from keras_vit import explain as see
+from keras_vit.reuse import config_of
+from keras_vit_cli.arguments import open_keras
 
 
-def explain(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """A `.keras` model and an image -> attention maps over the image."""
     check_writable(
         options.output,
@@ -21,16 +22,12 @@ def explain(options: argparse.Namespace) -> int:
         image = classifier.read(options.image)
     except OSError as error:
         raise ValueError(str(error)) from error
-    with quiet():
-        from keras_vit import explain as see
-        from keras_vit.reuse import config_of
-
-        config = config_of(classifier.model)
-        maps = see.attention_maps(classifier.model, image[None])
-        see.draw_attention(image, maps[0], config, options.output)
-        if options.positions:
-            similarity = see.position_similarity(classifier.model)
-            see.draw_position_similarity(similarity, options.positions)
+    config = config_of(classifier.model)
+    maps = see.attention_maps(classifier.model, image[None])
+    see.draw_attention(image, maps[0], config, options.output)
+    if options.positions:
+        similarity = see.position_similarity(classifier.model)
+        see.draw_position_similarity(similarity, options.positions)
     probabilities = classifier.probabilities([image])[0]
     best = int(probabilities.argmax())
     name, part = classifier.class_names[best], float(probabilities[best])

@@ -1,0 +1,1 @@
+"""The command line `keras-vit`: one file a command, and one that parses."""

@@ -1,0 +1,40 @@
+"""The command `evaluate`: top-1 of a model on test images."""
+
+import argparse
+
+from keras_vit_device.files import check_writable, write_json
+from keras_vit_export.doubts import settle
+from keras_vit_export.report import measure
+
+from keras_vit.chance import remarks
+from keras_vit.pictures import draw_confusion
+from keras_vit_cli.arguments import given_ends, open_model
+from keras_vit_cli.data import data_for
+
+
+def run(options: argparse.Namespace) -> int:
+    """Top-1, top-5, accuracy by class and a confusion picture of test images."""
+    picture = options.confusion or options.model.with_name(
+        f"{options.model.stem}-confusion.png"
+    )
+    check_writable(picture, options.json, read=[options.model])
+    classifier = open_model(options.model, **given_ends(options))
+    data = data_for(classifier, options, whole=True)
+
+    granted = settle(classifier, data.validation)
+    result = measure.evaluate(classifier, data.test)
+    for line in (*granted, *remarks(result)):
+        print(line)
+    images = f"{len(result.labels)} {data.reported} images"
+    if data.reported == "all":
+        images = f"all {len(result.labels)} images"
+    print(f"Top-1 on {images}: {result.top1:.2%}")
+    if result.top5 is not None:
+        print(f"Top-5: {result.top5:.2%}")
+    longest = max(len(name) for name in result.class_names)
+    for name, top1 in result.by_class.items():
+        print(f"  {name:{longest}}  " + ("-" if top1 is None else f"{top1:.1%}"))
+    draw_confusion(result, picture)
+    print(f"Confusion: '{picture}'")
+    write_json(options.json, {**result.as_dict(), "split": data.reported})
+    return 0

@@ -1,0 +1,96 @@
+"""The command `export`: a `.keras` -> a checked `.tflite` and its reports."""
+
+import argparse
+import dataclasses
+import math
+import pathlib
+
+from keras_vit_device.files import as_json, check_writable, write_json, write_together
+from keras_vit_export import budget
+from keras_vit_export.exporter import Exporter
+from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.report import page
+from keras_vit_export.report.wording import details
+
+from keras_vit.config import check_choice
+from keras_vit_cli.arguments import given_ends, open_keras
+from keras_vit_cli.data import data_for
+from keras_vit_cli.printing import print_reach, print_table
+
+
+def run(options: argparse.Namespace) -> int:
+    """A `.keras` -> a `.tflite` and its reports, or nothing if it lost too much."""
+    _check_export(options)
+    classifier = open_keras(options.model, **given_ends(options))
+    if options.rgb:
+        classifier = classifier.with_rgb_input()
+    data = data_for(classifier, options) if options.dataset else None
+    exporter = Exporter(classifier, data, options.rewrites, options.compat)
+    made, trials = _made(exporter, options)
+    if trials:
+        print("\n" + budget.table(trials) + "\n")
+    if made is None:
+        print(f"Not written: nothing keeps to --max-drop {options.max_drop:g}.")
+        return 3
+    name = made.recipe.name
+    files, reports = exporter.check({name: made})
+    print_table(reports)
+    print_reach(reports)
+    print(details(reports[name]))
+    figures = reports[name].as_dict() | {
+        "keras_top1": reports["keras"].top1,
+        "trials": [dataclasses.asdict(trial) for trial in trials],
+    }
+    shown = page.html(reports, f"{options.output.name}, from {options.model.name}")
+    write_together(
+        {
+            options.output: files[name],
+            _beside(options.output, "html"): shown.encode(),
+            _beside(options.output, "json"): as_json(figures),
+        }
+    )
+    write_json(options.json, figures)
+    print(f"Written: '{options.output}' and its report, ending in .html and .json")
+    return 0
+
+
+def _check_export(options) -> None:
+    if options.output.suffix != ".tflite":
+        raise ValueError(f"--output must end in .tflite. Received: '{options.output}'")
+    check_writable(
+        options.output,
+        _beside(options.output, "html"),
+        _beside(options.output, "json"),
+        options.json,
+        read=[options.model],
+    )
+    check_choice("--recipe", options.recipe, [*RECIPES, "auto"])
+    if options.max_drop is not None and math.isnan(options.max_drop):
+        raise ValueError("--max-drop must be a number of percentage points.")
+    if options.dataset is not None:
+        return
+    if options.max_drop is not None:
+        raise ValueError("--max-drop needs --dataset, to measure top-1 on.")
+    if options.recipe == "auto":
+        raise ValueError("--recipe auto needs --dataset, to measure top-1 on.")
+    if RECIPES[options.recipe].calibrated:
+        raise ValueError(
+            f"--recipe {options.recipe} needs --dataset, to measure the ranges of "
+            "activations on."
+        )
+
+
+def _made(exporter, options):
+    """The file to write, or `None`, and what was tried."""
+
+    if options.recipe == "auto":
+        if options.max_drop is None:
+            options.max_drop = budget.DEFAULT_MAX_DROP
+        return budget.fastest(exporter, options.max_drop)
+    if options.max_drop is not None:
+        return budget.within(exporter, options.recipe, options.max_drop)
+    return exporter.convert(options.recipe), []
+
+
+def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:
+    return path.with_name(f"{path.name}.{suffix}")

@@ -1,0 +1,58 @@
+"""The command `import`: published weights -> a `.keras` model."""
+
+import argparse
+
+from keras_vit_device.files import check_writable, write_json
+
+from keras_vit.files import save_model
+from keras_vit.reuse import config_of
+from keras_vit.weights import read_checkpoint
+
+
+def run(options: argparse.Namespace) -> int:
+    """Published weights -> a `.keras` model, with a report of what was done."""
+    if options.output.suffix != ".keras":
+        raise ValueError(f"--output must end in .keras. Received: '{options.output}'")
+    check_writable(options.output, options.json)
+    names = (
+        "image_size",
+        "patch_size",
+        "num_classes",
+        "preprocessing",
+        "position_mode",
+        "num_heads",
+        "source_image_size",
+        "prefix",
+    )
+    given = {name: getattr(options, name) for name in names}
+    found = read_checkpoint(options.checkpoint, **given)
+    save_model(found.model, options.output)
+    config = config_of(found.model)
+    print(
+        f"{found.format}: {found.model.count_params():,} parameters, {config.depth} "
+        f"blocks of width {config.width}, {config.num_heads} heads, patches of "
+        f"{config.patch_size} pixels, {config.num_classes} classes"
+    )
+    print(
+        f"Pixels: {config.image_size[0]} x {config.image_size[1]}, mean "
+        f"{_few(config.mean)}, std {_few(config.std)}, {config.resize}, "
+        f"{config.interpolation}, middle {config.crop:.1%} ({found.preprocessing})"
+    )
+    print(f"{config.activation}, norms with epsilon {config.norm_epsilon:g}")
+    for remark in found.remarks:
+        print(f"  {remark}")
+    print(f"Written: '{options.output}'")
+    write_json(
+        options.json,
+        {
+            "format": found.format,
+            "preprocessing": found.preprocessing,
+            "parameters": found.model.count_params(),
+            "remarks": list(found.remarks),
+        },
+    )
+    return 0
+
+
+def _few(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:g}" for number in dict.fromkeys(numbers))

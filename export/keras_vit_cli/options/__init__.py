@@ -1,0 +1,1 @@
+"""Options of the commands: parsed without anything heavy."""
