@@ -20,7 +20,7 @@ from keras_vit_device.meaning import Meaning
 from keras_vit_device.pixel_scale import doubt
 from keras_vit_device.pixels import check_pixels, fit_array, fit_image, open_image
 from keras_vit_device.self_test import UselessError, Verdict, find_self_test
-from keras_vit_device.tflite import ends, labels, operations
+from keras_vit_device.tflite import ends, labels
 from keras_vit_device.tflite.file import open_file
 
 
@@ -316,6 +316,9 @@ class Classifier:
 
         Needs ai-edge-litert.
         """
+        # Not at the top: a device may have `tflite_runtime` alone.
+        from keras_vit_device.tflite import operations
+
         return operations.operations(self.content)
 
     def _run(self, image: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from keras_vit_device.tflite.operations import Operation
 
 
@@ -17,8 +18,6 @@ class Activations:
     """
 
     def __init__(self, model: bytes, names: Iterable[str], num_threads: int = 2):
-        from ai_edge_litert.interpreter import Interpreter
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about memory, which is what we want
             self._interpreter = Interpreter(

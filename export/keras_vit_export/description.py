@@ -8,6 +8,7 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+from ai_edge_litert.schema_py_generated import BufferT, MetadataT
 from keras_vit_device.tflite.metadata import LABELS
 from keras_vit_device.tflite.operations import read_graph
 
@@ -66,8 +67,6 @@ def describe(model: bytes) -> bytes:
     Args:
         model: The flatbuffer.
     """
-    from ai_edge_litert.schema_py_generated import BufferT, MetadataT
-
     graph = read_graph(model)
     (first, *_), tensors = graph.subgraphs[0].inputs, graph.subgraphs[0].tensors
     entry, buffer = MetadataT(), BufferT()

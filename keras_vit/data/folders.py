@@ -12,6 +12,7 @@ import numpy as np
 from keras_vit_device.images import HIDDEN, SYSTEM, LeftOut, image_names
 from keras_vit_device.pixels import UnreadableError, open_image
 from PIL import Image
+from tqdm import tqdm
 
 from keras_vit.config import check_choice
 from keras_vit.data.layouts import Classes, find_layout
@@ -195,8 +196,6 @@ def _labelled_files(
 
 def _look_at(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, Seen | str]:
     """What each image is, or the reason why it cannot be read to its end."""
-    from tqdm import tqdm
-
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(_look, paths)
         bar = tqdm(

@@ -206,7 +206,7 @@ def _decode_file(path: tf.Tensor) -> tf.Tensor:
 def _tfds(name: str, data_dir: str | None) -> ImageSource:
     import tensorflow_datasets as tfds
 
-    builder = _tfds_builder(name, data_dir)
+    builder = _tfds_builder(tfds, name, data_dir)
     image_key, label_key = builder.info.supervised_keys or (None, None)
     features = dict(getattr(builder.info.features, "items", dict)())
     kinds = [type(features.get(key)) for key in (image_key, label_key)]
@@ -246,9 +246,7 @@ def _is_labelled(builder, label_key: str) -> bool:
     return all(example[label_key] >= 0 for example in first)
 
 
-def _tfds_builder(name, data_dir):
-    import tensorflow_datasets as tfds
-
+def _tfds_builder(tfds, name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError):

@@ -5,6 +5,12 @@ import hashlib
 from collections import Counter
 from typing import Any
 
+from ai_edge_litert.tools.flatbuffer_utils import (
+    opcode_to_name,
+    read_model_from_bytearray,
+    type_to_name,
+)
+
 # Their second input is a weight where it is a constant.
 WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D", "BATCH_MATMUL")
 _CASTS = ("QUANTIZE", "DEQUANTIZE", "CAST")
@@ -74,8 +80,6 @@ def read_operations(model: bytes) -> list[Operation]:
 
 def list_operations(graph: Any) -> list[Operation]:
     """`read_operations` of a flatbuffer that was read already."""
-    from ai_edge_litert.tools.flatbuffer_utils import type_to_name
-
     tensors = graph.subgraphs[0].tensors
     types = [type_to_name(tensor.type) for tensor in tensors]
     names = [tensor.name.decode() for tensor in tensors]
@@ -128,16 +132,12 @@ def weight_types(model: bytes) -> list[str]:
 
 def tensor_types(model: bytes) -> dict[str, int]:
     """How many tensors of each type there are, by TFLite's name of the type."""
-    from ai_edge_litert.tools.flatbuffer_utils import type_to_name
-
     tensors = read_graph(model).subgraphs[0].tensors
     return dict(Counter(type_to_name(tensor.type) for tensor in tensors))
 
 
 def read_graph(model: bytes) -> Any:
     """The flatbuffer as Python objects."""
-    from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
-
     return read_model_from_bytearray(bytearray(model))
 
 
@@ -167,8 +167,6 @@ def _data(graph, tensor) -> Any:
 
 
 def _operators(graph) -> list[tuple[str, Any]]:
-    from ai_edge_litert.tools.flatbuffer_utils import opcode_to_name
-
     return [
         (opcode_to_name(graph, operator.opcodeIndex), operator)
         for operator in graph.subgraphs[0].operators

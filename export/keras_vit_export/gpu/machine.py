@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.tools.flatbuffer_utils import opcode_to_name
 from keras_vit_device.tflite.operations import read_graph
 
 LARGEST = float(np.finfo(np.float16).max)  # 65504
@@ -68,8 +69,6 @@ class Machine:
     """
 
     def __init__(self, model: bytes, short_sums: bool = False):
-        from ai_edge_litert.tools.flatbuffer_utils import opcode_to_name
-
         graph = read_graph(model)
         subgraph = graph.subgraphs[0]
         self._tensors = subgraph.tensors

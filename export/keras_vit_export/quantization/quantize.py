@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from keras_vit_device.tflite.operations import (
     Operation,
     list_operations,
@@ -18,6 +19,7 @@ from keras_vit_device.tflite.operations import (
     tensor_types,
     weight_types,
 )
+from litert_quantizer import Quantizer
 
 from keras_vit_export.graph.packing import pack
 from keras_vit_export.quantization.recipes import GPTQ, Recipe, Rule
@@ -45,8 +47,6 @@ def quantize(
     """
     if not recipe.rules:
         return float_model
-    from litert_quantizer import Quantizer
-
     rules = [rule.as_litert() for rule in _fitting(recipe, float_model)]
     float_model = _prepared(float_model, recipe, ranges or {})
     quantizer = Quantizer(bytearray(float_model), rules)
@@ -82,8 +82,6 @@ def _silence() -> Iterator[None]:
 
 def _examples(float_model: bytes, images: np.ndarray) -> dict[str, list]:
     """Images as litert-quantizer takes them: by signature and name of the input."""
-    from ai_edge_litert.interpreter import Interpreter
-
     signatures = Interpreter(model_content=float_model).get_signature_list()
     signature, ends = next(iter(signatures.items()))
     (name,) = ends["inputs"]

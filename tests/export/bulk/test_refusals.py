@@ -2,7 +2,7 @@
 
 import shutil
 
-from keras_vit_device import bulk
+from keras_vit_device.bulk import answers
 from keras_vit_device.tflite import metadata
 
 from ..conftest import complaint
@@ -42,7 +42,7 @@ def test_a_csv_of_another_model_folder_or_kind_is_refused_and_left(
 
 def test_two_runs_do_not_write_one_csv(digits, whole, tmp_path, capfd):
     output = tmp_path / "out.csv"
-    with bulk._locked(output):
+    with answers.locked(output):
         line = complaint(capfd, "classify", DIGITS, digits, "--output", output)
     assert "is being written by another process" in line
 

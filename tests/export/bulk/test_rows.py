@@ -12,6 +12,7 @@ import tensorflow as tf
 from foreign import converted
 from keras_vit_cli.main import main
 from keras_vit_device import bulk
+from keras_vit_device.bulk.workers import _row
 from keras_vit_export import Classifier
 from sklearn.datasets import load_digits
 
@@ -131,13 +132,13 @@ class OneImage:
 
 
 def test_two_classes_leave_the_third_empty():
-    row = bulk._row(OneImage([0.25, 0.75]), pathlib.Path("folder"), "a.png")
+    row = _row(OneImage([0.25, 0.75]), pathlib.Path("folder"), "a.png")
     assert row == ["a.png", "dog", "0.7500", "cat", "0.2500", "", "", ""]
 
 
 def test_an_image_without_an_answer_has_a_row_with_an_error():
     blind = OneImage(ValueError("The model's answer\nis no number."))
-    row = bulk._row(blind, pathlib.Path("folder"), "a.png")
+    row = _row(blind, pathlib.Path("folder"), "a.png")
     assert row == ["a.png", *[""] * 6, "The model's answer is no number."]
 
 

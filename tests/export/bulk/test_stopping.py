@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from keras_vit_device import bulk
+from keras_vit_device.bulk import workers
 
 from .running import (
     DIGITS,
@@ -36,7 +37,7 @@ def test_cut_off_at_any_byte_a_csv_is_mended(digits, whole, tmp_path, monkeypatc
     rows = [[name, *["x"] * 6, ""] for name in ('a\r\n/b",.png', "c.png")]
     # Without processes: there are some 200 cuts.
     monkeypatch.setattr(
-        bulk, "_rows", lambda model, folder, names, workers: _made(rows, names)
+        bulk.folder, "rows_of", lambda model, folder, names, workers: _made(rows, names)
     )
     bulk.classify_folder(DIGITS, folder, output)
     expected = output.read_bytes()
@@ -91,24 +92,24 @@ def test_workers_end_when_the_run_is_killed(digits, tmp_path):
 
 def test_a_crash_names_the_image_in_hand(digits, tmp_path, monkeypatch):
     """A worker finds this module by its name, so it runs this `_row` too."""
-    monkeypatch.setattr(bulk, "_work", _work_and_crash)
+    monkeypatch.setattr(workers, "_work", _work_and_crash)
     with pytest.raises(bulk.WorkerDiedError, match=r"SIGSEGV with '3/10\.png' in hand"):
         bulk.classify_folder(DIGITS, digits, tmp_path / "out.csv", workers=2)
 
 
 def _work_and_crash(*arguments):
-    answer = bulk._row
+    answer = workers._row
 
     def row(classifier, folder, name):
         if name == "3/10.png":
             os.kill(os.getpid(), signal.SIGSEGV)
         return answer(classifier, folder, name)
 
-    bulk._row = row
+    workers._row = row
     WORK(*arguments)
 
 
-WORK = bulk._work
+WORK = workers._work
 
 
 def test_workers_leave_an_interruption_to_the_run(digits, whole, tmp_path):

@@ -1,0 +1,137 @@
+"""Processes that classify the images of a folder, and their rows in order.
+
+Workers are spawned, not forked: LiteRT and the progress bar have threads, whose locks a
+fork would copy as they happen to be. That costs some 0.3 seconds, once.
+"""
+
+import contextlib
+import itertools
+import multiprocessing
+import pathlib
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from keras_vit_device.classifier import Classifier, most_probable
+from keras_vit_device.terminal import quiet
+
+# Its content, and what was said of its ends.
+Model = tuple[bytes, dict[str, Any]]
+# Images a message: enough to hide what a message costs, few enough to lose.
+CHUNK = 16
+# Chunks a worker that wait for the row before them, behind a slow image.
+AHEAD = 4
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process ended by itself: was killed, or crashed on an image."""
+
+
+def rows_of(
+    model: Model, folder: pathlib.Path, names: Iterator[str], workers: int
+) -> Iterator[list[list[str]]]:
+    """Rows without the last column, in the order of the names, a chunk at a time."""
+    chunks = enumerate(iter(lambda: list(itertools.islice(names, CHUNK)), []))
+    chunk = next(chunks, None)
+    if chunk is None:
+        return
+    crew: list[_Worker] = []
+    try:
+        crew += (_Worker(model, folder) for _ in range(workers))
+        idle, busy = list(crew), {}
+        done, written = {}, 0
+        while chunk or busy:
+            while chunk and idle and chunk[0] - written < AHEAD * workers:
+                worker = idle.pop()
+                worker.give(*chunk)
+                busy[worker.connection] = worker
+                chunk = next(chunks, None)
+            for connection in wait(list(busy)):
+                worker = busy.pop(connection)
+                done[worker.index] = worker.take()
+                idle.append(worker)
+            while written in done:
+                yield done.pop(written)
+                written += 1
+    finally:
+        for worker in crew:
+            worker.process.terminate()
+        for worker in crew:
+            worker.process.join()
+
+
+class _Worker:
+    """A process that classifies one chunk at a time, seen from the other side."""
+
+    def __init__(self, model: Model, folder: pathlib.Path):
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        # Which of the names it has in hand, for when it can't say so any more.
+        self.position = context.RawValue("q", 0)
+        self.process = context.Process(
+            target=_work, args=(model, folder, theirs, self.position), daemon=True
+        )
+        # Ctrl-C goes to all processes of a terminal; ours ends the others. The tracker
+        # unblocks it when it starts, so it starts first.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()  # so that its end is ours to see
+
+    def give(self, index: int, names: list[str]) -> None:
+        """Hands over the chunk of this index."""
+        self.index, self.names, self.position.value = index, names, 0
+        try:
+            self.connection.send(names)
+        except OSError:
+            raise self._death() from None
+
+    def take(self) -> list[list[str]]:
+        """Waits for the chunk's rows."""
+        try:
+            return self.connection.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+
+    def _death(self) -> WorkerDiedError:
+        self.process.join()
+        status = self.process.exitcode
+        how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+        name = self.names[self.position.value]
+        return WorkerDiedError(f"a worker died of {how} with '{name}' in hand.")
+
+
+def _work(
+    model: Model, folder: pathlib.Path, connection: Connection, position: Any
+) -> None:
+    """What a worker process does: names -> rows, until the other side is gone."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # as in the process that it works for
+    with quiet():
+        content, ends = model
+        classifier = Classifier(content, **ends)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            names, rows = connection.recv(), []
+            for position.value, name in enumerate(names):
+                rows.append(_row(classifier, folder, name))
+            connection.send(rows)
+
+
+def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
+    try:
+        image = classifier.read(folder / name)
+        probabilities = classifier.probabilities([image])[0]
+    except (OSError, ValueError) as error:  # no image, or one without an answer
+        return [name, *[""] * 6, " ".join(str(error).split())]
+    best = most_probable(classifier.class_names, probabilities, 3)
+    answers = [(class_name, f"{part:.4f}") for class_name, part in best]
+    cells = [*itertools.chain(*answers), *[""] * 4][:6]  # two classes have no third
+    return [name, *cells, ""]
