@@ -64,7 +64,8 @@ def run(options: argparse.Namespace) -> int:
     if chief:
         _print_run(run, data, folder)
         figures = {"top1": run.evaluation.top1, "best_epoch": run.best_epoch}
-        write_json(options.json, {**figures, **run.pace})
+        figures |= {**run.pace, "warnings": run.warnings}
+        write_json(options.json, figures)
     return 0
 
 

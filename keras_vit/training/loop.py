@@ -17,14 +17,13 @@ from keras_vit.data.pipeline import ImageData
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
 from keras_vit.reuse import config_of, with_head
-from keras_vit.training import checkpoints, runs
+from keras_vit.training import runs
 from keras_vit.training.augmentation.random_changes import Augmentation
 from keras_vit.training.callbacks import (
     AveragedWeights,
     BestModel,
     Checkpoints,
     History,
-    NoNumberError,
     Pace,
     Progress,
     RestOfEpoch,
@@ -116,56 +115,55 @@ def train(
     _check_classes(config_of(model), data)
     _check_images(model, data)
     _check_replicas(recipe, data, strategy)
-    teacher, taught = _loaded(teacher)
+    teacher, taught = _load_teacher(teacher)
     if teacher is not None and not resume:  # that of a run that was begun is the same
         check_teacher(model, teacher)
-    if resume and output is None:
-        raise ValueError("A run that goes on needs its folder. Received: output=None")
     _seed_everything(model, seed)
-    folder, report = None if output is None else pathlib.Path(output), {}
-    chief = distribution.is_chief(strategy)
-    if folder and (chief or resume):
-        given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
-        settings = _settings(model, data, recipe) | given | taught
-        report = runs.open_folder(folder, settings, resume, chief)
-    notes = {"step": 0, "history": []}
-    if resume:
-        notes = runs.start_of(folder, report, data.training.steps_per_epoch)
-        if "restarts" in notes:
-            model.set_weights(load_model(folder / "model.keras").get_weights())
+    given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
+    settings = _settings(model, data, recipe) | given | taught
+    run = runs.Run.open(output, settings, resume, distribution.is_chief(strategy))
+    notes = run.start(data.training.steps_per_epoch)
+    if "restarts" in notes:
+        model.set_weights(load_model(run.folder / "model.keras").get_weights())
     distribution.check_same_everywhere(strategy, notes["step"])
-    watch = Watch.of(model, data, recipe, folder, notes, checkpoint_steps)
+    watch = Watch.of(model, data, recipe, run, notes, checkpoint_steps)
     start = time.monotonic()
     with distribution.watched(strategy):
-        try:
-            if folder and chief:
-                draw_training_page(data, recipe, seed, folder / runs.TRAINING_PAGE)
+        with run.kept_whole(watch.progress):
+            if page := run.path(runs.TRAINING_PAGE):
+                draw_training_page(data, recipe, seed, page)
             batches = training_batches(
                 model, recipe, data, seed, watch.progress, watch.pace
             )
-            restarted = report.get("restarted_after", 0)
-            _fit(model, recipe, data, batches, teacher, watch, verbose, restarted)
+            _fit(
+                model,
+                recipe,
+                data,
+                batches,
+                teacher,
+                watch,
+                verbose,
+                run.restarted_after,
+            )
             watch.best.restore()
-        except BaseException as error:
-            if folder and chief:
-                if isinstance(error, NoNumberError):
-                    runs.note_no_number(folder, watch.progress.done)
-                runs.leave_what_was_finished(folder)
-            raise
-        figures = {**watch.pace.figures, "seconds": round(time.monotonic() - start, 1)}
-        evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
-        history, best = watch.history.columns, watch.best.epoch
-        validated = history["val_accuracy"], best, labels_of(data.validation)
-        said = warnings_of(*validated, evaluation)
-        run = TrainingRun(history, best, evaluation, figures, said)
-        if folder and chief:
-            figures |= {"warnings": said}
-            runs.finish(folder, data, history, evaluation, best, figures)
-            checkpoints.remove(folder)
-    return run
+        seconds = round(time.monotonic() - start, 1)
+        return _finish(model, data, run, watch, seconds)
 
 
-def _loaded(teacher) -> tuple[keras.Model | None, dict[str, Any]]:
+def _finish(
+    model, data: ImageData, run: runs.Run, watch: "Watch", seconds: float
+) -> TrainingRun:
+    """Measures the best weights, and writes what a finished run has."""
+    figures = {**watch.pace.figures, "seconds": seconds}
+    evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
+    history, best = watch.history.columns, watch.best.epoch
+    validated = history["val_accuracy"], best, labels_of(data.validation)
+    said = warnings_of(*validated, evaluation)
+    run.finish(data, history, evaluation, best, {**figures, "warnings": said})
+    return TrainingRun(history, best, evaluation, figures, said)
+
+
+def _load_teacher(teacher) -> tuple[keras.Model | None, dict[str, Any]]:
     """A teacher or its file as a model, and what of it a resumed run must share."""
     path = None
     if isinstance(teacher, (str, pathlib.Path)):
@@ -193,36 +191,37 @@ class Watch:
     all: tuple[keras.callbacks.Callback, ...]
 
     @classmethod
-    def of(cls, model, data, recipe, folder, notes, checkpoint_steps: int) -> Self:
+    def of(
+        cls, model, data, recipe, run: runs.Run, notes, checkpoint_steps: int
+    ) -> Self:
         """For a new run, or as the notes of a checkpoint left it."""
-        chief = distribution.is_chief(model.distribute_strategy)
         progress, pace = Progress(notes["step"]), Pace(data.training.batch_size)
-        history = History(
-            folder / "history.csv" if folder and chief else None, notes["history"]
-        )
+        history = History(run.path("history.csv"), notes["history"])
         best = BestModel(
             model,
-            folder and folder / "model.keras",
+            run.folder and run.folder / "model.keras",
             **notes.get("best", {}),
             patience=recipe.patience,
             keep=recipe.keep,
-            write=chief,
+            write=run.writes,
         )
         ordered = [progress]
         if recipe.ema_momentum:
             # Before the others: what was validated is saved.
             ordered.append(AveragedWeights())
-        if folder:
+        if run.folder:
             steps = data.training.steps_per_epoch, checkpoint_steps
             watched = progress, history, best
             begun = notes["step"] > 0 and "restarts" not in notes
             ordered.append(
-                Checkpoints(folder, *steps, *watched, write=chief, restore=begun)
+                Checkpoints(
+                    run.folder, *steps, *watched, write=run.writes, restore=begun
+                )
             )
         ordered += [pace, history, best]
-        if folder and chief:
-            page = folder / runs.TRAINING_PAGE
-            ordered.append(TensorBoardLogs(folder / "logs", pace, page))
+        if logs := run.path("logs"):
+            page = run.path(runs.TRAINING_PAGE)
+            ordered.append(TensorBoardLogs(logs, pace, page))
         return cls(progress, pace, history, best, tuple(ordered))
 
 

@@ -1,12 +1,14 @@
 """The folder of a training run: what it holds and when it may be written."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
 import json
 import pathlib
 import shutil
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from keras_vit import pictures
 from keras_vit.data.pipeline import ImageData
 from keras_vit.evaluation import Evaluation
 from keras_vit.training import checkpoints
+from keras_vit.training.callbacks import NoNumberError, Progress
 from keras_vit.training.recipes import TrainingRecipe
 
 TRAINING_PAGE = "training_images.png"
@@ -26,6 +29,86 @@ FREE = ("checkpoint_steps",)
 # number. A given learning rate brings the batch size that it is for.
 _RATE = ("recipe.learning_rate", "recipe.batch_size")
 _MORE = ("recipe.epochs", *_RATE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run, with a folder or without, seen from one of its processes.
+
+    Attributes:
+        folder: Where it is kept, or `None`.
+        writes: Whether this process writes there.
+        resumed: Whether it was begun before.
+        report: What `run.json` held when it was opened.
+    """
+
+    folder: pathlib.Path | None = None
+    writes: bool = False
+    resumed: bool = False
+    report: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        output: str | pathlib.Path | None,
+        settings: dict[str, Any],
+        resume: bool,
+        chief: bool,
+    ) -> Self:
+        """A new run, or one that is found again; arguments as of `open_folder`.
+
+        Args:
+            output: Its folder, or `None` for none.
+            settings: What decides about the run.
+            resume: Whether it must be there.
+            chief: Whether this process writes, if there is a folder.
+
+        Raises:
+            ValueError: As `open_folder`, or if one that goes on has no folder.
+        """
+        if output is None:
+            if resume:
+                raise ValueError(
+                    "A run that goes on needs its folder. Received: output=None"
+                )
+            return cls()
+        folder, report = pathlib.Path(output), {}
+        if chief or resume:
+            report = open_folder(folder, settings, resume, chief)
+        return cls(folder, chief, resume, report)
+
+    @property
+    def restarted_after(self) -> int:
+        """Epochs that were done when the learning rate's course began anew."""
+        return self.report.get("restarted_after", 0)
+
+    def path(self, name: str) -> pathlib.Path | None:
+        """Of a file that this process writes, or `None` if it doesn't."""
+        return self.folder / name if self.writes else None
+
+    def start(self, steps_per_epoch: int) -> dict[str, Any]:
+        """Where it goes on: the notes of its newest checkpoint, or of its beginning."""
+        if not self.resumed:
+            return {"step": 0, "history": []}
+        return start_of(self.folder, self.report, steps_per_epoch)
+
+    @contextlib.contextmanager
+    def kept_whole(self, progress: Progress) -> Iterator[None]:
+        """If the block is interrupted or fails, the folder is left with what was done."""
+        try:
+            yield
+        except BaseException as error:
+            if self.writes:
+                if isinstance(error, NoNumberError):
+                    note_no_number(self.folder, progress.done)
+                leave_what_was_finished(self.folder)
+            raise
+
+    def finish(self, *figures: Any) -> None:
+        """Writes what a finished run has, if this process writes; see `finish`."""
+        if self.writes:
+            finish(self.folder, *figures)
+            checkpoints.remove(self.folder)
 
 
 def open_folder(
