@@ -10,15 +10,15 @@ import argparse
 import platform
 import time
 
-import keras
 import numpy as np
-from keras_vit_cli.plans import Plan, demo_plan
+from keras_vit_cli.demo import demo_plan
 from keras_vit_export.exporter import export_all
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 import keras_vit
-from keras_vit.data import from_arrays
+from keras_vit.data import ImageSource, from_arrays
+from keras_vit.training.plan import TrainingPlan
 
 FOLDS = 5
 RECIPES = ["float32", "float16", "dynamic_int8"]
@@ -30,9 +30,9 @@ def main() -> None:
     options = parser.parse_args()
     results = []
     for seed in range(options.seeds):
-        for fold, plan in enumerate(plans(seed)):
+        for fold, (source, plan) in enumerate(plans(seed)):
             start = time.monotonic()
-            results.append(top1_of(plan))
+            results.append(top1_of(source, plan))
             shown = ", ".join(f"{name} {it:.2%}" for name, it in results[-1].items())
             seconds = time.monotonic() - start
             print(f"seed {seed}, fold {fold}: {shown} ({seconds:.0f} s)", flush=True)
@@ -42,7 +42,7 @@ def main() -> None:
         print(f"{name:14} {values.mean():.2%} (from {values.min():.2%})")
 
 
-def plans(seed: int) -> list[Plan]:
+def plans(seed: int) -> list[tuple[ImageSource, TrainingPlan]]:
     """The demo's training on each fold; `seed` moves all that is random but folds."""
     images, labels = load_digits(return_X_y=True)
     images = np.round(images * (255 / 16)).astype("uint8").reshape(-1, 8, 8, 1)
@@ -56,15 +56,13 @@ def plans(seed: int) -> list[Plan]:
         )
         rows = {"train": train, "validation": validation, "test": test}
         source = from_arrays("digits", names, images, labels, rows)
-        made.append(demo_plan(source, seed=number))
+        made.append((source, demo_plan(source, seed=number)))
     return made
 
 
-def top1_of(plan: Plan) -> dict[str, float]:
+def top1_of(source: ImageSource, plan: TrainingPlan) -> dict[str, float]:
     """Top-1 of Keras and of each exported file on the fold's test images."""
-    keras.utils.set_random_seed(plan.seed)
-    data = plan.source.load(seed=plan.seed)
-    model = keras_vit.build_vit(plan.config)
+    model, data = plan.build(), source.load(seed=plan.seed)
     keras_vit.train(model, data, plan.recipe, seed=plan.seed, verbose=0)
     _, reports = export_all(model, RECIPES, data.test)
     return {name: report.top1 for name, report in reports.items()}

@@ -80,7 +80,7 @@ def test_the_plan_says_what_most_images_are(folder, capsys):
     from keras_vit_cli.plans import new_plan
 
     options = ["train", "--dataset", str(folder), "--output", "unused"]
-    plan = new_plan(_parser().parse_args(options))
+    _, plan = new_plan(_parser().parse_args(options))
     assert plan.config.channels == 1
     assert (
         "Of 25 images 24 are grey and 24 are 28 x 28 pixels: the model takes 28 x 28 "

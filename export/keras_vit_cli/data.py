@@ -13,10 +13,13 @@ from keras_vit.data.reported import choose_part
 from keras_vit.data.trained_on import KEY, known_records
 
 
-def find_source(options: argparse.Namespace, few: str = "refuse") -> ImageSource:
-    """The data set of `--dataset`; what was guessed and left out is told."""
+def find_source(
+    options: argparse.Namespace, few: str = "refuse", dataset: str | None = None
+) -> ImageSource:
+    """The data set of `--dataset`, or another; what was guessed and left out is told."""
+    name = options.dataset if dataset is None else dataset
     source = data.find_source(
-        options.dataset, data_dir=options.data_dir, broken=options.broken, few=few
+        name, data_dir=options.data_dir, broken=options.broken, few=few
     )
     for note in source.notes:
         print(note)

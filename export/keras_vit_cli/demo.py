@@ -1,25 +1,29 @@
 """The command `demo`: bundled digits -> a run folder with its exports and their report."""
 
 import argparse
+import dataclasses
 import pathlib
 
 from keras_vit_device.files import check_writable, new_folder, write_bytes, write_json
 from keras_vit_export.exporter import export_all
 
-from keras_vit.data import find_source
+from keras_vit.data import ImageSource, find_source
+from keras_vit.training.plan import TrainingPlan, new_config
+from keras_vit.training.recipes import TrainingRecipe
 from keras_vit_cli.arguments import next_free
-from keras_vit_cli.plans import demo_plan
+from keras_vit_cli.options.export import DEMO_EPOCHS
 from keras_vit_cli.printing import print_reach, print_table
-from keras_vit_cli.train import trained
+from keras_vit_cli.train import train_by_plan
 
 
 def run(options: argparse.Namespace) -> int:
     """Bundled digits -> run folder with a model, its exports and their report."""
     check_writable(options.json)
     folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
-    plan = demo_plan(find_source("digits"), options.epochs, options.seed)
+    source = find_source("digits")
+    plan = demo_plan(source, options.epochs, options.seed)
     print(f"Training on 8 x 8 digits for {options.epochs} epochs.")
-    model, data, run = trained(plan, folder)
+    model, data, run = train_by_plan(source, plan, folder)
     print(f"Top-1 on {data.counts['test']} test images: {run.evaluation.top1:.2%}")
     print("Exporting and measuring.")
     recipes = ["float32", "float16", "dynamic_int8"]
@@ -35,3 +39,20 @@ def run(options: argparse.Namespace) -> int:
     for path in sorted(folder.iterdir()):
         print(f"  {path.name}")
     return 0
+
+
+def demo_plan(
+    source: ImageSource, epochs: int = DEMO_EPOCHS, seed: int = 0
+) -> TrainingPlan:
+    """How the bundled digits, 8 x 8 pixels and not many, are learnt.
+
+    More weight decay, dropped branches and erased rectangles than the defaults were
+    chosen on validation images; 19 steps an epoch bear twice the default rate.
+    """
+    config = new_config(source.class_names, source.image_shape)
+    recipe = TrainingRecipe(
+        epochs=epochs, learning_rate=6e-3, weight_decay=0.3, random_erasing=0.25
+    )
+    return TrainingPlan(
+        config=dataclasses.replace(config, drop_path=0.1), recipe=recipe, seed=seed
+    )

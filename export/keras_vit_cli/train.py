@@ -1,7 +1,6 @@
 """The command `train`, and the training in `demo`."""
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
 import textwrap
@@ -11,18 +10,17 @@ import keras
 import tensorflow as tf
 from keras_vit_device.files import check_writable, new_folder, write_json
 
-from keras_vit import build_vit
 from keras_vit.chance import remarks
-from keras_vit.config import check_choice
-from keras_vit.data.trained_on import make_record, read_records, write_records
+from keras_vit.data import ImageData, ImageSource
 from keras_vit.files import load_model
-from keras_vit.reuse import config_of, with_head, with_image_size
+from keras_vit.reuse import config_of
 from keras_vit.training import checkpoints, loop, rehearsal
 from keras_vit.training.callbacks import NoNumberError
 from keras_vit.training.distillation import check_teacher
 from keras_vit.training.hosts import distribution
+from keras_vit.training.plan import TrainingPlan
 from keras_vit.training.runs import check_more_epochs, is_finished, read_settings
-from keras_vit_cli.plans import Plan, new_plan, resumed_plan
+from keras_vit_cli.plans import new_plan, resumed_plan
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,16 +41,16 @@ def run(options: argparse.Namespace) -> int:
     begun = options.go_on and (folder / "run.json").exists()
     resume = begun or options.resume is not None
     if resume:
-        plan, steps = _begun(options, folder)
+        source, plan, steps = _begun(options, folder)
     else:
         if chief and not options.go_on:
             new_folder(folder)
-        plan, steps = new_plan(options), options.checkpoint_steps or 0
+        (source, plan), steps = new_plan(options), options.checkpoint_steps or 0
         if chief:
             _print_reasons(plan)
     try:
-        _, data, run = trained(
-            plan, folder, strategy, resume=resume, checkpoint_steps=steps
+        _, data, run = train_by_plan(
+            source, plan, folder, strategy, resume=resume, checkpoint_steps=steps
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_kept(folder)) from None
@@ -69,17 +67,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
-    """The plan of a run that goes on, and its steps between checkpoints."""
+def _begun(options, folder: pathlib.Path) -> tuple[ImageSource, TrainingPlan, int]:
+    """Images and plan of a run that goes on, and its steps between checkpoints."""
     stored = read_settings(folder)
     check_more_epochs(folder, stored, options.epochs)
-    plan = resumed_plan(options, stored)
+    source, plan = resumed_plan(options, stored)
     if "top1" in stored:
         print(
             f"Going on after epoch {stored['epochs']}, from '{folder / 'model.keras'}', "
             "with a new optimizer and a new course of the learning rate."
         )
-        return plan, options.checkpoint_steps or stored.get("checkpoint_steps", 0)
+        steps = options.checkpoint_steps or stored.get("checkpoint_steps", 0)
+        return source, plan, steps
     for path in checkpoints.damaged(folder):
         print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
     if "no_number_at_step" in stored and options.learning_rate is None:
@@ -92,8 +91,8 @@ def _begun(options, folder: pathlib.Path) -> tuple[Plan, int]:
     notes = checkpoints.newest(folder)
     print(f"Going on after step {notes['step'] if notes else 0}.")
     if options.checkpoint_steps is None:
-        return plan, stored.get("checkpoint_steps", 0)
-    return plan, options.checkpoint_steps
+        return source, plan, stored.get("checkpoint_steps", 0)
+    return source, plan, options.checkpoint_steps
 
 
 def _print_run(run, data, folder: pathlib.Path) -> None:
@@ -117,9 +116,15 @@ def _kept(folder: pathlib.Path) -> str:
     return f"{found}--resume {folder} goes on."
 
 
-def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
-    """Builds and trains: the model, its data and the `TrainingRun`."""
-    model, data = _built(plan, strategy)
+def train_by_plan(
+    source: ImageSource,
+    plan: TrainingPlan,
+    folder: pathlib.Path,
+    strategy: tf.distribute.Strategy | None = None,
+    **options: Any,
+) -> tuple[keras.Model, ImageData, loop.TrainingRun]:
+    """Builds and trains; says what, and how much memory that takes."""
+    model, data = _build(source, plan, strategy)
     print(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
@@ -145,9 +150,25 @@ def trained(plan: Plan, folder: pathlib.Path, strategy=None, **options: Any):
         origin=plan.origin,
         **options,
     )
-    if strategy is None or distribution.is_chief(strategy):
-        _remember(plan, folder / "model.keras")
     return model, data, run
+
+
+def _build(
+    source: ImageSource,
+    plan: TrainingPlan,
+    strategy: tf.distribute.Strategy | None = None,
+) -> tuple[keras.Model, ImageData]:
+    """Model and data of a plan; says what became of a model that is resized."""
+    model = plan.build(strategy)
+    config = config_of(model)
+    if plan.image_size:
+        old, new = config_of(load_model(plan.origin)).grid, config.grid
+        if new != old:
+            print(
+                f"The model of --from is resized: from {old[0]} x {old[1]} patches to "
+                f"{new[0]} x {new[1]}, and its positions with them."
+            )
+    return model, source.load(config, batch_size=plan.batch_size, seed=plan.seed)
 
 
 def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
@@ -161,52 +182,16 @@ def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
         print(line)
 
 
-def _remember(plan: Plan, path: pathlib.Path) -> None:
-    """Puts into a model's file what it was trained on, also before this."""
-    earlier = read_records(plan.origin) if plan.origin else []
-    write_records(path, [*earlier, make_record(plan.source)])
-
-
-def _built(plan: Plan, strategy=None):
-    """Model and data of a plan; the seed covers the first weights too."""
-    check_choice("--precision", plan.precision, ("float32", "mixed_bfloat16"))
-    keras.config.set_dtype_policy(plan.precision)
-    keras.utils.set_random_seed(plan.seed)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        if plan.origin:
-            classes = len(plan.source.class_names), plan.source.class_names
-            model = with_head(load_model(plan.origin), *classes)
-            if plan.image_size:
-                model = _resized(model, plan.image_size)
-        else:
-            model = build_vit(plan.config)
-    fitted = config_of(model)
-    return model, plan.source.load(fitted, batch_size=plan.batch_size, seed=plan.seed)
-
-
-def _resized(model, image_size: tuple[int, int]):
-    """The model of `--from` for the size of `--image-size`; says what was done."""
-    old = config_of(model).grid
-    resized = with_image_size(model, image_size)
-    new = config_of(resized).grid
-    if new != old:
-        print(
-            f"The model of --from is resized: from {old[0]} x {old[1]} patches to "
-            f"{new[0]} x {new[1]}, and its positions with them."
-        )
-    return resized
-
-
 def _dry_run(options) -> int:
     """What a training would be and take."""
     if options.resume:
         stored = read_settings(options.resume)
         check_more_epochs(options.resume, stored, options.epochs)
-        plan = resumed_plan(options, stored)
+        source, plan = resumed_plan(options, stored)
     else:
-        plan = new_plan(options)
+        source, plan = new_plan(options)
     _print_reasons(plan)
-    model, data = _built(plan)
+    model, data = _build(source, plan)
     teacher = load_model(plan.teacher) if plan.teacher else None
     if teacher:
         check_teacher(model, teacher)
@@ -229,13 +214,13 @@ def _dry_run(options) -> int:
     return 0
 
 
-def _print_reasons(plan: Plan) -> None:
+def _print_reasons(plan: TrainingPlan) -> None:
     """One paragraph, where the number of images decided something."""
     if plan.reasons:
         print("\n".join(textwrap.wrap(" ".join(plan.reasons), 88)))
 
 
-def _print_plan(plan: Plan, config, parameters: int) -> None:
+def _print_plan(plan: TrainingPlan, config, parameters: int) -> None:
     tokens = config.num_patches + config.num_prefix_tokens
     print(
         f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "

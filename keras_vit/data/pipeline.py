@@ -44,6 +44,7 @@ class ImageData:
             whatever the seed and the epoch.
         validation_sample: The same of the validation images.
         counts: Number of images in each of the first three.
+        source: Where all of it comes from.
         reported: What `test` holds: `"test"`, unless `load` was asked for another.
     """
 
@@ -56,6 +57,7 @@ class ImageData:
     validation_sample: tf.data.Dataset
     training: TrainingImages
     counts: dict[str, int]
+    source: "ImageSource"
     reported: str = "test"
 
     def with_passes(self, passes: int) -> Self:
@@ -148,6 +150,7 @@ class ImageSource:
             training=training,
             counts={name: split.count for name, split in self.splits.items()}
             | {"test": self.part(reported).count},
+            source=self,
             reported=reported,
         )
 

@@ -14,6 +14,7 @@ from keras_vit.chance import warnings_of
 from keras_vit.config import ViTConfig
 from keras_vit.data.batches import PARALLEL, made_ahead
 from keras_vit.data.pipeline import ImageData
+from keras_vit.data.trained_on import make_record, read_records, write_records
 from keras_vit.evaluation import Evaluation, gives_probabilities
 from keras_vit.files import load_model
 from keras_vit.reuse import config_of, with_head
@@ -147,11 +148,11 @@ def train(
             )
             watch.best.restore()
         seconds = round(time.monotonic() - start, 1)
-        return _finish(model, data, run, watch, seconds)
+        return _finish(model, data, run, watch, seconds, origin)
 
 
 def _finish(
-    model, data: ImageData, run: runs.Run, watch: "Watch", seconds: float
+    model, data: ImageData, run: runs.Run, watch: "Watch", seconds: float, origin
 ) -> TrainingRun:
     """Measures the best weights, and writes what a finished run has."""
     figures = {**watch.pace.figures, "seconds": seconds}
@@ -160,6 +161,10 @@ def _finish(
     validated = history["val_accuracy"], best, labels_of(data.validation)
     said = warnings_of(*validated, evaluation)
     run.finish(data, history, evaluation, best, {**figures, "warnings": said})
+    if file := run.path("model.keras"):
+        # What was trained on before counts too.
+        earlier = read_records(origin) if origin else []
+        write_records(file, [*earlier, make_record(data.source)])
     return TrainingRun(history, best, evaluation, figures, said)
 
 

@@ -6,17 +6,25 @@ learnt nothing. So few images get smaller batches, more passes, an average that 
 number of steps, more random changes, and a model with convolutions before its patches.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from keras_vit.config import ViTConfig
+import keras
+import tensorflow as tf
+
+from keras_vit.config import ViTConfig, check_choice
 from keras_vit.data.folders import SMALL_SIDE
 from keras_vit.data.pipeline import ImageSource
+from keras_vit.files import load_model
+from keras_vit.model import build_vit
+from keras_vit.reuse import with_head, with_image_size
 from keras_vit.training.recipes import TrainingRecipe
 
 BATCH_SIZE = 64
+PRECISIONS = ("float32", "mixed_bfloat16")
 PHOTO_SIDE = 224
 # Training images below which a run has a least number of steps. The bundled digits are
 # 1,232, and the default recipe's 1,140 steps are enough for them.
@@ -36,26 +44,172 @@ class TrainingPlan:
     """A model, how to train it, and why.
 
     Attributes:
-        config: Sizes of the model.
+        config: Sizes of the model; with `origin`, its classes alone count.
         recipe: How to train it.
         batch_size: Images a step.
+        seed: Of first weights, order, augmentation and dropout.
+        precision: Name of Keras' dtype policy.
+        origin: A `.keras` file to start from, or `None`.
+        teacher: A `.keras` file to learn from, or `None`.
+        image_size: Height and width for the model of `origin`, or `None` for its own.
         reasons: Sentences that say what follows from the number of images, and how to
             have it otherwise; none where nothing does.
     """
 
     config: ViTConfig
     recipe: TrainingRecipe
-    batch_size: int
+    batch_size: int = BATCH_SIZE
+    seed: int = 0
+    precision: str = "float32"
+    origin: str | None = None
+    teacher: str | None = None
+    image_size: tuple[int, int] | None = None
     reasons: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        check_choice("precision", self.precision, PRECISIONS)
 
-def plan_for(source: ImageSource, **given: Any) -> TrainingPlan:
-    """How to train on a data set; arguments and errors as in `plan_training`."""
+    def build(self, strategy: tf.distribute.Strategy | None = None) -> keras.Model:
+        """The model before its training; Keras' dtype policy and seed are set.
+
+        Args:
+            strategy: On whose devices it is built; on the default one if `None`.
+        """
+        keras.config.set_dtype_policy(self.precision)
+        keras.utils.set_random_seed(self.seed)
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            if self.origin is None:
+                return build_vit(self.config)
+            names = self.config.class_names
+            model = with_head(load_model(self.origin), len(names), names)
+            return with_image_size(model, self.image_size) if self.image_size else model
+
+
+def plan_for(
+    source: ImageSource,
+    *,
+    image_size: tuple[int, int] | None = None,
+    drop_path: float = 0.0,
+    seed: int = 0,
+    precision: str = "float32",
+    origin: str | None = None,
+    teacher: str | None = None,
+    **given: Any,
+) -> TrainingPlan:
+    """How to train on a data set.
+
+    Args:
+        source: The images.
+        image_size: Height and width that the model sees, also that of `origin`.
+        drop_path: Of the model's last block.
+        seed: As of `TrainingPlan`.
+        precision: As there.
+        origin: As there.
+        teacher: As there; the model gets a distillation token.
+        **given: Other arguments of `plan_training`.
+
+    Raises:
+        ValueError: As there.
+    """
     count = source.splits["train"].count
     shape = source.image_shape or source.usual_shape
     if "flip" not in given and shape is None and source.are_grey():
         given["flip"] = False  # scanned pages rather than photographs
-    return plan_training(count, source.class_names, shape, **given)
+    plan = plan_training(
+        count,
+        source.class_names,
+        shape,
+        image_size=None if origin else image_size,
+        trained=origin is not None,
+        **given,
+    )
+    config = with_distillation_token(plan.config) if teacher else plan.config
+    return dataclasses.replace(
+        plan,
+        config=dataclasses.replace(config, drop_path=drop_path),
+        seed=seed,
+        precision=precision,
+        origin=origin,
+        teacher=teacher,
+        image_size=image_size if origin else None,
+    )
+
+
+def plan_again(
+    source: ImageSource,
+    stored: dict[str, Any],
+    *,
+    variant: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    resize: str | None = None,
+    drop_path: float | None = None,
+    recipe: TrainingRecipe | None = None,
+    batch_size: int | None = None,
+    **given: Any,
+) -> TrainingPlan:
+    """The plan of a run that was begun; whatever is given takes the place of its own.
+
+    `train` finds out whether the run may go on with that.
+
+    Args:
+        source: The images.
+        stored: What `runs.read_settings` gives of it.
+        variant: As of `plan_training`, and those that follow.
+        image_size: As there.
+        resize: As there.
+        drop_path: As of `plan_for`.
+        recipe: As of `plan_training`.
+        batch_size: As there.
+        **given: Other fields of the plan or of the recipe.
+
+    Raises:
+        ValueError: If the run was begun by a version with other fields.
+    """
+    fields = ("seed", "precision", "origin", "teacher")
+    own = {
+        name: given.pop(name, stored[name])
+        for name in fields
+        if name in given or name in stored
+    }
+    config = _restore(ViTConfig, stored["config"])
+    resize, size = resize or config.resize, image_size or config.image_size
+    drop_path = config.drop_path if drop_path is None else drop_path
+    if variant:
+        shape = source.class_names, source.image_shape or source.usual_shape
+        config = new_config(*shape, variant, size, resize)
+        config = with_distillation_token(config) if own.get("teacher") else config
+    config = dataclasses.replace(
+        config, image_size=size, resize=resize, drop_path=drop_path
+    )
+    recipe = recipe or _restore(TrainingRecipe, stored["recipe"])
+    wanted = stored["batch_size"] if batch_size is None else batch_size
+    batch_size = min(wanted, source.splits["train"].count)
+    return TrainingPlan(
+        config=config,
+        recipe=with_fields(recipe, batch_size, **given),
+        batch_size=batch_size,
+        image_size=size if own.get("origin") else None,
+        **own,
+    )
+
+
+def _restore(kind: type, fields: dict[str, Any]) -> Any:
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+    }
+    try:
+        return kind(**fields)
+    except TypeError as error:  # a field of another name, or of another type
+        raise ValueError(
+            f"The run was begun by another version of keras_vit: {error}"
+        ) from error
+
+
+def with_distillation_token(config: ViTConfig) -> ViTConfig:
+    """The same with a distillation token, and the class token that it stands beside."""
+    tokens = {"class_token": True, "distillation_token": True, "pool": "token"}
+    return dataclasses.replace(config, positions_cover_prefix=None, **tokens)
 
 
 def plan_training(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras_vit_cli.main import _parser, main
 from keras_vit_cli.plans import new_plan, resumed_plan
-from keras_vit_cli.train import _built
+from keras_vit_cli.train import _build
 from PIL import Image
 
 import keras_vit
@@ -42,14 +42,14 @@ def options_of(*arguments):
 
 
 def test_few_photographs_are_planned_for_and_options_win(snapshots):
-    plan = new_plan(options_of("--dataset", snapshots, "--image-size", 64))
-    count = plan.source.splits["train"].count
+    source, plan = new_plan(options_of("--dataset", snapshots, "--image-size", 64))
+    count = source.splits["train"].count
     assert plan.config.stem == (32, 64, 128) and plan.config.image_size == (64, 64)
     assert count * plan.recipe.passes // plan.batch_size * plan.recipe.epochs >= 1000
     assert plan.recipe.flip and "--set flip=false" in " ".join(plan.reasons)
     given = ["--variant", "nano/4", "--image-size", 16, "--epochs", 5, "--seed", 3]
     given += ["--batch-size", 7, "--set", "flip=false", "--set", "passes=2"]
-    plan = new_plan(options_of("--dataset", snapshots, *given))
+    _, plan = new_plan(options_of("--dataset", snapshots, *given))
     assert plan.config.image_size == (16, 16) and plan.config.depth == 4
     assert plan.batch_size == 7 and plan.seed == 3
     recipe = plan.recipe
@@ -60,20 +60,21 @@ def test_grey_scans_of_unequal_sizes_are_not_mirrored(snapshots, tmp_path):
     for path in snapshots.glob("*/*.png"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         Image.open(path).convert("L").save(tmp_path / path.relative_to(snapshots))
-    plan = new_plan(options_of("--dataset", tmp_path))
+    _, plan = new_plan(options_of("--dataset", tmp_path))
     assert not plan.recipe.flip and "mirrored" not in " ".join(plan.reasons)
-    assert new_plan(options_of("--dataset", tmp_path, "--flip")).recipe.flip
+    assert new_plan(options_of("--dataset", tmp_path, "--flip"))[1].recipe.flip
 
 
 def test_a_run_of_few_images_is_resumed_with_its_own_plan(snapshots):
-    plan = new_plan(options_of("--dataset", snapshots))
+    _, plan = new_plan(options_of("--dataset", snapshots))
     stored = {
         "dataset": str(snapshots),
         "config": vars(plan.config),
         "recipe": vars(plan.recipe),
         "batch_size": plan.batch_size,
     }
-    again = resumed_plan(options_of("--resume", "run"), json.loads(json.dumps(stored)))
+    stored = json.loads(json.dumps(stored))
+    _, again = resumed_plan(options_of("--resume", "run"), stored)
     assert (again.config, again.recipe) == (plan.config, plan.recipe)
     assert again.batch_size == plan.batch_size and again.reasons == ()
 
@@ -84,9 +85,9 @@ def test_a_model_of_ones_own_is_trained_at_another_size(
     model = keras_vit.build_vit(tiny(image_size=8, num_classes=2))
     save_model(model, tmp_path / "m.keras")
     given = ["--dataset", snapshots, "--from", tmp_path / "m.keras"]
-    plan = new_plan(options_of(*given, "--image-size", 16))
+    source, plan = new_plan(options_of(*given, "--image-size", 16))
     assert "convolutions" not in " ".join(plan.reasons)
-    resized, data = _built(plan)
+    resized, data = _build(source, plan)
     assert "from 2 x 2 patches to 4 x 4" in capfd.readouterr().out
     assert keras_vit.config_of(resized).image_size == (16, 16)
     assert next(iter(data.test))[0].shape[1:] == (16, 16, 3)
@@ -97,7 +98,7 @@ def test_a_model_of_ones_own_is_trained_at_another_size(
             strict=True,
         )
         assert all((a == b).all() for a, b in pairs)
-    same, _ = _built(new_plan(options_of(*given)))
+    same, _ = _build(*new_plan(options_of(*given)))
     assert keras_vit.config_of(same).image_size == (8, 8)
     assert "patches to" not in capfd.readouterr().out
     line = complaint(
