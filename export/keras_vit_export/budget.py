@@ -11,7 +11,8 @@ import numpy as np
 from keras_vit_device.classifier import Classifier
 from tqdm import tqdm
 
-from keras_vit_export.exporter import Export, Exporter
+from keras_vit_export.candidates import Candidate
+from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import RECIPES
 from keras_vit_export.report.measure import median_latency_ms, predict
 
@@ -42,7 +43,7 @@ class Trial:
 
 def within(
     exporter: Exporter, recipe: str, max_drop: float
-) -> tuple[Export | None, list[Trial]]:
+) -> tuple[Candidate | None, list[Trial]]:
     """A recipe's file with as few layers in higher precision as the budget takes.
 
     The layers that do the most damage alone are protected first: none, then 1, 2, 4, 8
@@ -62,7 +63,7 @@ def within(
     judge = _judge(exporter, max_drop)
     image = exporter.splits.compared[0]
 
-    def tried(made: Export) -> Trial:
+    def tried(made: Candidate) -> Trial:
         return judge(made, _latencies({"it": made}, image)["it"])
 
     made = exporter.convert(recipe)
@@ -79,7 +80,9 @@ def within(
     return (_chosen(exporter, made) if trials[-1].holds else None), trials
 
 
-def fastest(exporter: Exporter, max_drop: float) -> tuple[Export | None, list[Trial]]:
+def fastest(
+    exporter: Exporter, max_drop: float
+) -> tuple[Candidate | None, list[Trial]]:
     """The fastest recipe within the budget, no layer protected; as `within`.
 
     Recipes that the model does not bear are left out.
@@ -93,7 +96,7 @@ def fastest(exporter: Exporter, max_drop: float) -> tuple[Export | None, list[Tr
     return (_chosen(exporter, made[best]) if best else None), trials
 
 
-def _chosen(exporter: Exporter, made: Export) -> Export:
+def _chosen(exporter: Exporter, made: Candidate) -> Candidate:
     count = exporter.splits.counts["choice"]["images"]
     return dataclasses.replace(made, choice=count)
 
@@ -113,14 +116,14 @@ def table(trials: list[Trial]) -> str:
     return "\n".join(lines)
 
 
-def _judge(exporter: Exporter, max_drop: float) -> Callable[[Export, float], Trial]:
+def _judge(exporter: Exporter, max_drop: float) -> Callable[[Candidate, float], Trial]:
     images = exporter.splits.choice
     if images is None:
         raise ValueError("A budget needs images with labels to measure top-1 on.")
     labels, rows = predict({"keras": exporter.origin.classifier}, images)
     reference = _top1(labels, rows["keras"])
 
-    def judge(made: Export, latency_ms: float) -> Trial:
+    def judge(made: Candidate, latency_ms: float) -> Trial:
         classifier = Classifier.of_flatbuffer(made.content)
         top1 = _top1(*_only(predict({"it": classifier}, images)))
         drop = round(100 * (reference - top1), 6)
@@ -136,7 +139,7 @@ def _judge(exporter: Exporter, max_drop: float) -> Callable[[Export, float], Tri
     return judge
 
 
-def _latencies(made: dict[str, Export], image: np.ndarray) -> dict[str, float]:
+def _latencies(made: dict[str, Candidate], image: np.ndarray) -> dict[str, float]:
     classifiers = {
         name: Classifier.of_flatbuffer(it.content) for name, it in made.items()
     }

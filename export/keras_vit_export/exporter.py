@@ -12,24 +12,21 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_device.self_test import KEY as SELF_TEST
 from keras_vit_device.self_test import SelfTest, make_self_test
 from keras_vit_device.tflite import metadata
-from keras_vit_device.tflite.operations import read_operations
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
 from keras_vit.data import ImageData
+from keras_vit_export.candidates import Candidate, Candidates
 from keras_vit_export.description import describe
 from keras_vit_export.doubts import match_classes, settle
 from keras_vit_export.float_models import FloatModels
 from keras_vit_export.gpu.half import short_probabilities
 from keras_vit_export.gpu.pitfalls import pitfalls
 from keras_vit_export.gpu.reach import Reach, reach
-from keras_vit_export.graph.convert import Origin, convert_graph, read_origin
-from keras_vit_export.graph.forward import NORMED
+from keras_vit_export.graph.convert import Origin, read_origin
 from keras_vit_export.graph.headroom import shrunk_norms
-from keras_vit_export.graph.inference import Graph
 from keras_vit_export.keras_classifier import KerasClassifier
-from keras_vit_export.quantization import calibration, sensitivity
-from keras_vit_export.quantization.quantize import protect, quantize, skipped
+from keras_vit_export.quantization.quantize import protect, skipped
 from keras_vit_export.quantization.recipes import (
     DEFAULT_RECIPE,
     OLD_RUNTIME,
@@ -37,7 +34,6 @@ from keras_vit_export.quantization.recipes import (
     Recipe,
     for_old_runtime,
 )
-from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.report.measure import Report, measure
 from keras_vit_export.splits import Images, find_splits, image_shape
 
@@ -111,29 +107,6 @@ def export_all(
     return exporter.check({name: exporter.convert(name) for name in recipes})
 
 
-@dataclasses.dataclass(frozen=True)
-class Export:
-    """A file that is not measured yet, and how it came about.
-
-    Attributes:
-        content: The flatbuffer, without metadata.
-        recipe: With its protected layers.
-        float_model: What was quantized.
-        method: How ranges were chosen, or empty.
-        smoothed: Branches whose norm shares a scale with its readers.
-        protected: Scopes of layers kept in higher precision.
-        choice: Number of images that something was chosen on.
-    """
-
-    content: bytes
-    recipe: Recipe
-    float_model: bytes
-    method: str = ""
-    smoothed: tuple[str, ...] = ()
-    protected: tuple[str, ...] = ()
-    choice: int = 0
-
-
 class Exporter:
     """One model on its way to files; what several recipes need is made once.
 
@@ -164,6 +137,7 @@ class Exporter:
         if isinstance(images, ImageData):
             match_classes(self.origin.classifier, images.class_names)
         self.floats = FloatModels(self.origin, self.splits)
+        self._candidates = Candidates(self.floats, self.splits)
 
     def _check_images(self) -> None:
         shape = self.origin.classifier.model.input_shape[1:]
@@ -174,7 +148,7 @@ class Exporter:
                     f"Images must have the model's shape {shape}. Received: {given}"
                 )
 
-    def convert(self, name: str) -> Export:
+    def convert(self, name: str) -> Candidate:
         """Makes the file of a recipe.
 
         Raises:
@@ -183,21 +157,13 @@ class Exporter:
             RuntimeError: As `export`.
         """
         check_choice("recipe", name, RECIPES)
-        recipe = self._recipe(name)
-        if not recipe.calibrated:
-            float_model = self.floats.file(recipe.without)
-            return Export(quantize(float_model, recipe), recipe, float_model)
-        if self.splits.calibration is None:
-            raise ValueError(
-                f"Recipe {name!r} needs images to measure the ranges of activations on."
-            )
-        return self._calibrated(recipe)
+        return self._candidates.make(self._recipe(name))
 
     def _recipe(self, name: str) -> Recipe:
         recipe = RECIPES[name]
         return for_old_runtime(recipe) if self._compat else recipe
 
-    def convert_all(self) -> tuple[dict[str, Export], dict[str, str]]:
+    def convert_all(self) -> tuple[dict[str, Candidate], dict[str, str]]:
         """Files of all recipes, and why others can't be had, both by recipe.
 
         Raises:
@@ -213,87 +179,19 @@ class Exporter:
             raise RuntimeError(next(iter(refused.values())))
         return made, refused
 
-    def _calibrated(self, recipe: Recipe) -> Export:
-        """The best of several ways to round, with and without smoothing."""
-        plain = self.floats.file(recipe.without)
-        bits = {rule.activations for rule in recipe.rules}
-        methods = recipe.roundings or (
-            calibration.METHODS if 8 in bits else ["min_max"]
-        )
-        made = {method: self._quantized(plain, recipe, method) for method in methods}
-        bar = tqdm(made, desc="Choosing", leave=False, delay=2, disable=None)
-        scores = {method: self.floats.snr(plain, made[method]) for method in bar}
-        method = max(made, key=scores.get)
-        chosen = len(self.splits.compared) if len(made) > 1 else 0
-        best = Export(made[method], recipe, plain, method, choice=chosen)
-        return self._smoother(best, scores[method])
-
-    def _smoother(self, made: Export, snr: float) -> Export:
-        """The file with scales between norms and dense layers, if they pay."""
-        graph = self.floats.graph(made.recipe.without)
-        smoother = graph and self._smoothed(graph, made.float_model, made.recipe)
-        if smoother is graph:
-            return made
-        float_model = convert_graph(smoother)
-        content = self._quantized(float_model, made.recipe, made.method)
-        if self.floats.snr(float_model, content) <= snr + LEAST_GAIN_DB:
-            return made
-        return dataclasses.replace(
-            made,
-            content=content,
-            float_model=float_model,
-            smoothed=_smoothed_names(graph, smoother),
-        )
-
-    def _quantized(self, float_model: bytes, recipe: Recipe, method: str) -> bytes:
-        return quantize(float_model, *self._by(method, recipe, float_model))
-
-    def _by(self, method: str, recipe: Recipe, float_model: bytes):
-        """The recipe by a method, with the ranges or the images that it then needs."""
-        if recipe.roundings:
-            return recipe.rounded(method), {}, self.splits.calibration
-        if not recipe.calibrated:
-            return recipe, {}, None
-        statistics = self.floats.statistics(float_model)
-        operations = read_operations(float_model)
-        return recipe, calibration.ranges(statistics, operations, recipe, method), None
-
-    def _smoothed(self, graph: Graph, float_model: bytes, recipe: Recipe) -> Graph:
-        statistics = self.floats.statistics(float_model)
-        inputs = {}
-        for branch in graph.branches:
-            name = f"{branch.name}_norm/{NORMED}"
-            if name in statistics:
-                inputs[branch.name] = statistics[name].rows
-        dense = recipe.rule_for("FULLY_CONNECTED", "block_00_mlp_hidden;")
-        if len(inputs) < len(graph.branches) or dense.activations == 16:
-            return graph
-        return smooth(
-            graph,
-            inputs,
-            per_token=not dense.activations,
-            weight_bits=dense.weights,
-        )
-
-    def most_damaging(self, made: Export) -> list[str]:
+    def most_damaging(self, candidate: Candidate) -> list[str]:
         """Scopes of the layers of a file, the one that does most damage alone first."""
-        recipe, ranges, examples = self._by(made.method, made.recipe, made.float_model)
-        images = self.splits.compared
-        return list(
-            sensitivity.sweep(made.float_model, recipe, ranges, images, examples)
-        )
+        return self._candidates.most_damaging(candidate)
 
-    def protect(self, made: Export, scopes: Sequence[str]) -> Export:
+    def protect(self, candidate: Candidate, scopes: Sequence[str]) -> Candidate:
         """The file with these layers in higher precision, and no others."""
-        recipe = protect(self._recipe(made.recipe.name), scopes)
-        content = self._quantized(made.float_model, recipe, made.method)
-        return dataclasses.replace(
-            made, content=content, recipe=recipe, protected=tuple(scopes)
-        )
+        recipe = protect(self._recipe(candidate.recipe.name), scopes)
+        changed = self._candidates.with_recipe(candidate, recipe)
+        return dataclasses.replace(changed, protected=tuple(scopes))
 
     def check(
         self,
-        exports: Mapping[str, Export],
+        exports: Mapping[str, Candidate],
         accelerators: Sequence[str] = ("cpu", "gpu"),
     ) -> tuple[dict[str, bytes], dict[str, Report]]:
         """Measures files and puts the figures into them, as `export_all` returns it.
@@ -323,7 +221,7 @@ class Exporter:
             )
         return files, reports
 
-    def _self_test(self, candidate: Classifier, made: Export) -> SelfTest:
+    def _self_test(self, candidate: Classifier, made: Candidate) -> SelfTest:
         exact = Classifier.of_flatbuffer(made.float_model)
         return make_self_test(
             lambda image: candidate.probabilities([image])[0],
@@ -362,7 +260,7 @@ class Exporter:
             classifier, self.floats.few_images() if images is None else images, names
         )
 
-    def _history(self, made: Export) -> dict:
+    def _history(self, made: Candidate) -> dict:
         """What the report says of how a file was made."""
         graph = self.floats.graph(made.recipe.without)
         used = dict(self.splits.counts)
@@ -393,8 +291,3 @@ def _loaded(name: str, content: bytes) -> Classifier:
         return Classifier.of_flatbuffer(content)
     except ValueError as error:  # weights of all zeros, for one
         raise RuntimeError(f"LiteRT refuses the {name} file. {error}") from error
-
-
-def _smoothed_names(graph: Graph, smoother: Graph) -> tuple[str, ...]:
-    pairs = zip(graph.branches, smoother.branches, strict=True)
-    return tuple(new.name for old, new in pairs if new is not old)

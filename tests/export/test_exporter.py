@@ -21,7 +21,7 @@ def test_what_is_chosen_has_the_best_snr_and_smoothing_must_pay(model, images):
         scores = []
         plain = exporter.floats.file(made.recipe.without)
         for method in made.recipe.roundings or METHODS:
-            content = exporter._quantized(plain, made.recipe, method)
+            content = exporter._candidates.quantize(plain, made.recipe, method)
             scores.append(exporter.floats.snr(plain, content))
         least = max(scores) + (LEAST_GAIN_DB if made.smoothed else 0.0)
         assert exporter.floats.snr(made.float_model, made.content) >= least
@@ -31,7 +31,7 @@ def test_outliers_of_the_stream_are_smoothed_and_stay_so_under_protection(
     tiny, pixels, rng, monkeypatch
 ):
     # Whether it pays at the logits is another question, asked above.
-    monkeypatch.setattr("keras_vit_export.exporter.LEAST_GAIN_DB", -100)
+    monkeypatch.setattr("keras_vit_export.candidates.LEAST_GAIN_DB", -100)
     model = build_vit(tiny(width=32, mlp_dim=64, pool="mean"))
     for weight in model.weights:
         values = rng.normal(0.0, 0.3, weight.shape)
@@ -42,7 +42,7 @@ def test_outliers_of_the_stream_are_smoothed_and_stay_so_under_protection(
     made = exporter.convert("static_int8")
     assert made.smoothed
     with monkeypatch.context() as more:
-        more.setattr("keras_vit_export.exporter.LEAST_GAIN_DB", 100)
+        more.setattr("keras_vit_export.candidates.LEAST_GAIN_DB", 100)
         assert not exporter.convert("static_int8").smoothed
     kept = exporter.protect(made, exporter.most_damaging(made)[:1])
     muls = operations(made.float_model)["MUL"]["float32"]
