@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras_vit_device.files import existing_file, whole_file
 
-from keras_vit.switching import switched
+from keras_vit.switching import switch
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
@@ -18,7 +18,7 @@ def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
     and with no layer frozen."""
     # Not lists of one: a loaded model would give one, and want one.
     bare = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    with whole_file(path) as partial, switched(bare.layers, "trainable", True):
+    with whole_file(path) as partial, switch(bare.layers, "trainable", True):
         bare.save(partial)
 
 

@@ -7,7 +7,7 @@ import keras
 
 
 @contextlib.contextmanager
-def switched(
+def switch(
     layers: Sequence[keras.Layer], attribute: str, value: bool
 ) -> Iterator[None]:
     """While the block runs, this attribute of these layers has this value."""

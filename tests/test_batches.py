@@ -133,6 +133,6 @@ def test_the_order_is_not_that_of_the_seed_before():
 def test_nothing_is_decoded_before_a_batch_is_asked_for():
     images = source("kept")
     images.batches, images.epochs(lambda: 0)
-    assert "_kept" not in vars(images)
+    assert "_arrays" not in vars(images)
     next(iter(images.batches))
     assert "_kept" in vars(images)

@@ -211,11 +211,11 @@ def test_damaged_checkpoints_are_passed_over_and_replaced(untrained, tmp_path):
     ]
     (folder / "step-000000021/notes.json").write_text("")
     assert checkpoints.newest(tmp_path) == {"step": 14}
-    assert checkpoints.damaged(tmp_path) == [folder / "step-000000021"]
+    assert checkpoints.list_damaged(tmp_path) == [folder / "step-000000021"]
     checkpoints.save(tmp_path, untrained, 18, notes={})
     assert checkpoints.newest(tmp_path) == {"step": 18}
     (folder / "step-000000014/notes.json").unlink()  # a kill while it was removed
-    assert checkpoints.damaged(tmp_path) == []
+    assert checkpoints.list_damaged(tmp_path) == []
     for path in folder.glob("*/state.safetensors"):
         os.truncate(path, 0)
     assert checkpoints.newest(tmp_path) is None

@@ -35,7 +35,7 @@ def data_for(
     model was not trained on they are all if `whole`.
     """
     source = find_source(options, "test" if whole else "refuse")
-    source = _matched(classifier, source, options)
+    source = _match_classes(classifier, source, options)
     records = known_records({KEY: classifier.trained_on})
     reported = choose_part(source, options.split, options.model, records, whole=whole)
     for line in reported.words:
@@ -45,7 +45,7 @@ def data_for(
     )
 
 
-def _matched(
+def _match_classes(
     classifier: AnyClassifier, source: ImageSource, options: argparse.Namespace
 ) -> ImageSource:
     """The data set with its classes in the model's order."""

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         classifier = classifier.with_rgb_input()
     data = data_for(classifier, options) if options.dataset else None
     exporter = Exporter(classifier, data, options.rewrites, options.compat)
-    made, trials = _made(exporter, options)
+    made, trials = _make(exporter, options)
     if trials:
         print("\n" + budget.table(trials) + "\n")
     if made is None:
@@ -73,14 +73,14 @@ def _check_export(options) -> None:
         raise ValueError("--max-drop needs --dataset, to measure top-1 on.")
     if options.recipe == "auto":
         raise ValueError("--recipe auto needs --dataset, to measure top-1 on.")
-    if RECIPES[options.recipe].calibrated:
+    if RECIPES[options.recipe].needs_images:
         raise ValueError(
             f"--recipe {options.recipe} needs --dataset, to measure the ranges of "
             "activations on."
         )
 
 
-def _made(exporter, options):
+def _make(exporter, options):
     """The file to write, or `None`, and what was tried."""
 
     if options.recipe == "auto":

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
             source, plan, folder, strategy, resume=resume, checkpoint_steps=steps
         )
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_kept(folder)) from None
+        raise KeyboardInterrupt(_what_is_kept(folder)) from None
     except NoNumberError as error:
         if not (folder / "run.json").exists():  # nothing was finished
             raise
@@ -79,7 +79,7 @@ def _begun(options, folder: pathlib.Path) -> tuple[ImageSource, TrainingPlan, in
         )
         steps = options.checkpoint_steps or stored.get("checkpoint_steps", 0)
         return source, plan, steps
-    for path in checkpoints.damaged(folder):
+    for path in checkpoints.list_damaged(folder):
         print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
     if "no_number_at_step" in stored and options.learning_rate is None:
         print(
@@ -107,7 +107,7 @@ def _print_run(run, data, folder: pathlib.Path) -> None:
     )
 
 
-def _kept(folder: pathlib.Path) -> str:
+def _what_is_kept(folder: pathlib.Path) -> str:
     """What an interrupted training leaves."""
     if not (folder / "run.json").exists():
         return "Nothing was finished, so nothing was kept."

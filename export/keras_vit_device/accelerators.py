@@ -185,7 +185,7 @@ def _trial(child: subprocess.CompletedProcess, log: str) -> Trial:
     if child.returncode:
         return _failure(log)
     found = np.load(io.BytesIO(child.stdout))
-    reason = "" if found["wholly"] else f"on the CPU: {unsupported(log)}"
+    reason = "" if found["wholly"] else f"on the CPU: {name_unsupported(log)}"
     runs = WHOLLY if found["wholly"] else PARTLY
     return Trial(runs, reason, found["rows"], float(found["ms"]))
 
@@ -219,13 +219,13 @@ def _failure(log: str) -> Trial:
     # What LiteRT's kernels say of it, else what can't go to the GPU, else Python's last
     # line, after which LiteRT goes on to talk.
     kernels = re.findall(r"^ERROR: (?!\[|Following )(.+)", log, re.MULTILINE)[:1]
-    listed = [words] if (words := unsupported(log)) else []
+    listed = [words] if (words := name_unsupported(log)) else []
     errors = re.findall(r"^\w*(?:Error|Exception): .+", log, re.MULTILINE)[-1:]
     first, *_ = [*kernels, *listed, *errors, "it ends without a word"]
     return Trial(REFUSED, " ".join(first.split())[:200])
 
 
-def unsupported(log: str) -> str:
+def name_unsupported(log: str) -> str:
     """Operations that LiteRT's log names as not supported, with the reason of each."""
     reasons = dict.fromkeys(_UNSUPPORTED.findall(log))
     kinds: dict[str, list[str]] = {}

@@ -105,12 +105,16 @@ class Classifier:
             self.self_test = find_self_test(self.contract, len(self.class_names))
         except UselessError as error:
             raise ValueError(f"{name} is damaged: {error}") from error
+        self._take(accelerator, name, self_test)
+
+    def _take(self, accelerator: str, name: str, check: bool) -> None:
+        """Moves to where it shall run, and passes the self-test there."""
         if accelerator == "auto":
             print(f"{name} runs on {self._take_fastest(name)}", file=sys.stderr)
         elif accelerator == "gpu":
-            self._take_gpu(name, self_test)
-        elif self_test and self.self_test is not None:
-            self.verdict = self._judged(name, "CPU")
+            self._take_gpu(name, check)
+        elif check and self.self_test is not None:
+            self.verdict = self._pass_self_test(name, "CPU")
 
     @classmethod
     def of_flatbuffer(cls, content: bytes, num_threads: int = 1) -> Self:
@@ -153,13 +157,13 @@ class Classifier:
             patience: Seconds after which it is taken to hang.
         """
         images = self.test_image[None] if images is None else images
-        trial = accelerators.attempt(self.content, self._stored(images), patience)
+        trial = accelerators.attempt(self.content, self._as_taken(images), patience)
         if trial.rows is None:
             return trial
         rows = self._as_probabilities(self._file.output_type.numbers(trial.rows))
         return dataclasses.replace(trial, rows=rows)
 
-    def _judged(self, name: str, place: str) -> Verdict:
+    def _pass_self_test(self, name: str, place: str) -> Verdict:
         """The verdict of the self-test where the model runs now.
 
         Raises:
@@ -185,13 +189,13 @@ class Classifier:
                 stacklevel=3,
             )
         elif check:
-            self.verdict = self._judged(name, "GPU")
+            self.verdict = self._pass_self_test(name, "GPU")
 
     def _take_fastest(self, name: str) -> str:
         """Takes the fastest accelerator that passes the self-test, and says why."""
         if self.self_test is None:
             return "the CPU: it carries no self-test to try others with."
-        self.verdict = self._judged(name, "CPU")
+        self.verdict = self._pass_self_test(name, "CPU")
         trial = self.attempt()
         if trial.rows is None:
             return f"the CPU, not on the GPU: {trial.reason}."
@@ -204,7 +208,7 @@ class Classifier:
         if accelerators.fastest(times) == "cpu":
             return f"the CPU, which is faster: {said}."
         self._gpu, self.accelerator = accelerators.Gpu(self.content), "gpu"
-        self.verdict = self._judged(name, "GPU")
+        self.verdict = self._pass_self_test(name, "GPU")
         return f"the GPU, which passes the self-test: {said}."
 
     @property
@@ -285,7 +289,7 @@ class Classifier:
     def output_of(self, numbers: np.ndarray) -> np.ndarray:
         """What the model gives for images that are scaled already."""
         taken, given = self._file.input_type, self._file.output_type
-        rows = [given.numbers(self._file.run(taken.stored(it))) for it in numbers]
+        rows = [given.numbers(self._file.run(taken.store(it))) for it in numbers]
         return np.stack(rows)
 
     def output(self, images: Iterable[np.ndarray]) -> np.ndarray:
@@ -329,17 +333,17 @@ class Classifier:
     def _numbers(self, image: np.ndarray) -> np.ndarray:
         run = self._file.run if self._gpu is None else self._gpu
         with self._turn:
-            row = run(self._stored(image))
+            row = run(self._as_taken(image))
         if not np.isfinite(row).all():
             raise ValueError("The model can't be run. It gives NaN or infinity.")
         return self._file.output_type.numbers(row)
 
-    def _stored(self, images: np.ndarray) -> np.ndarray:
+    def _as_taken(self, images: np.ndarray) -> np.ndarray:
         """Pixels as the model takes them."""
         if self._in_bytes:
             return np.asarray(images, self._file.input_type.kind)
         scaled = images if self.scale.name == "0..255" else self.scale(images)
-        return self._file.input_type.stored(scaled)
+        return self._file.input_type.store(scaled)
 
     def _as_probabilities(self, row: np.ndarray) -> np.ndarray:
         self.check_meaning()

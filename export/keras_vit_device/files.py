@@ -22,13 +22,13 @@ def whole_file(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
     partial = path.with_name(f"{_PARTIAL}{path.name}")
     try:
         yield partial
-        synced(partial)
+        sync(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def synced(path: pathlib.Path) -> None:
+def sync(path: pathlib.Path) -> None:
     """Returns when the disk has the file: a rename may reach it before its content."""
     with open(path, "r+b") as file:
         os.fsync(file.fileno())

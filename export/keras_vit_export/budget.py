@@ -63,21 +63,21 @@ def within(
     judge = _judge(exporter, max_drop)
     image = exporter.splits.compared[0]
 
-    def tried(made: Candidate) -> Trial:
+    def try_out(made: Candidate) -> Trial:
         return judge(made, _latencies({"it": made}, image)["it"])
 
     made = exporter.convert(recipe)
-    trials = [tried(made)]
+    trials = [try_out(made)]
     if not trials[0].holds and RECIPES[recipe].rules:
         order = exporter.most_damaging(made)
         counts = _counts(len(order))
         bar = tqdm(counts, desc="Protecting", leave=False, delay=2, disable=None)
         for count in bar:
             made = exporter.protect(made, order[:count])
-            trials.append(tried(made))
+            trials.append(try_out(made))
             if trials[-1].holds:
                 break
-    return (_chosen(exporter, made) if trials[-1].holds else None), trials
+    return (_with_choice(exporter, made) if trials[-1].holds else None), trials
 
 
 def fastest(
@@ -93,10 +93,10 @@ def fastest(
     trials = [judge(it, latencies[recipe]) for recipe, it in made.items()]
     trials.sort(key=lambda trial: trial.latency_ms)
     best = next((trial.recipe for trial in trials if trial.holds), None)
-    return (_chosen(exporter, made[best]) if best else None), trials
+    return (_with_choice(exporter, made[best]) if best else None), trials
 
 
-def _chosen(exporter: Exporter, made: Candidate) -> Candidate:
+def _with_choice(exporter: Exporter, made: Candidate) -> Candidate:
     count = exporter.splits.counts["choice"]["images"]
     return dataclasses.replace(made, choice=count)
 

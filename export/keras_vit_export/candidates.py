@@ -62,7 +62,7 @@ class Candidates:
             RuntimeError: If it could not be applied to all of the model.
         """
         plain = self._floats.file(recipe.without)
-        if not recipe.calibrated:
+        if not recipe.needs_images:
             return Candidate(quantize(plain, recipe), recipe, plain)
         if self._splits.calibration is None:
             raise ValueError(
@@ -147,8 +147,8 @@ class Candidates:
     ) -> tuple[Recipe, dict, Any]:
         """The recipe by a method, with the ranges or the images that it then needs."""
         if recipe.roundings:
-            return recipe.rounded(method), {}, self._splits.calibration
-        if not recipe.calibrated:
+            return recipe.with_rounding(method), {}, self._splits.calibration
+        if not recipe.needs_images:
             return recipe, {}, None
         statistics = self._floats.statistics(float_model)
         operations = read_operations(float_model)

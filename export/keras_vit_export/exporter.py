@@ -26,7 +26,7 @@ from keras_vit_export.gpu.reach import Reach, reach
 from keras_vit_export.graph.convert import Origin, read_origin
 from keras_vit_export.graph.headroom import shrunk_norms
 from keras_vit_export.keras_classifier import KerasClassifier
-from keras_vit_export.quantization.quantize import protect, skipped
+from keras_vit_export.quantization.quantize import count_skipped, protect
 from keras_vit_export.quantization.recipes import (
     DEFAULT_RECIPE,
     OLD_RUNTIME,
@@ -206,12 +206,12 @@ class Exporter:
         """
         reference = self.origin.classifier
         contents = {name: describe(it.content) for name, it in exports.items()}
-        candidates = {name: _loaded(name, it) for name, it in contents.items()}
+        candidates = {name: _load(name, it) for name, it in contents.items()}
         reports = measure(reference, candidates, self.splits.report)
         files = {}
         for name, made in exports.items():
             test = self._self_test(candidates[name], made)
-            files[name] = self._written(contents[name], reports[name], test)
+            files[name] = self._write(contents[name], reports[name], test)
             reports[name] = dataclasses.replace(
                 reports[name],
                 size_bytes=len(files[name]),
@@ -232,7 +232,7 @@ class Exporter:
             metadata.digest(candidate.content),
         )
 
-    def _written(self, content: bytes, report: Report, test: SelfTest) -> bytes:
+    def _write(self, content: bytes, report: Report, test: SelfTest) -> bytes:
         """The file of a flatbuffer, with all that travels in it."""
         # Latency and size are the machine's and the file's own to tell.
         names = ("recipe", "top1", "agreement", "images")
@@ -264,13 +264,13 @@ class Exporter:
         """What the report says of how a file was made."""
         graph = self.floats.graph(made.recipe.without)
         used = dict(self.splits.counts)
-        if not made.recipe.calibrated:
+        if not made.recipe.needs_images:
             used.pop("calibration", None)
         if "choice" in used:
             used["choice"] = used["choice"] | {"images": made.choice}
         return {
             "splits": {purpose: it for purpose, it in used.items() if it["images"]},
-            "skipped": skipped(made.float_model, made.content, made.recipe),
+            "skipped": count_skipped(made.float_model, made.content, made.recipe),
             "layer_snr_db": self.floats.layer_snr_db(made.float_model, made.content),
             "rewrites": graph.rewrites if graph else (),
             "not_rewritten": self.origin.reason,
@@ -286,7 +286,7 @@ class Exporter:
         }
 
 
-def _loaded(name: str, content: bytes) -> Classifier:
+def _load(name: str, content: bytes) -> Classifier:
     try:
         return Classifier.of_flatbuffer(content)
     except ValueError as error:  # weights of all zeros, for one

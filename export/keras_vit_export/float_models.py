@@ -30,18 +30,18 @@ class FloatModels:
     def __init__(self, origin: Origin, splits: Splits):
         self._origin, self._splits = origin, splits
         # Not by decorators: these would keep the models until the process ends.
-        for name in ("_prepared", "statistics", "half", "_exact_logits"):
+        for name in ("_prepare", "statistics", "half", "_exact_logits"):
             setattr(self, name, functools.cache(getattr(self, name)))
 
     def graph(self, without: tuple[str, ...]) -> Graph | None:
         """The inference graph without these rewrites, or `None` if there is none."""
-        return self._prepared(without)[0]
+        return self._prepare(without)[0]
 
     def file(self, without: tuple[str, ...]) -> bytes:
         """The float32 `.tflite` without these rewrites."""
-        return self._prepared(without)[1]
+        return self._prepare(without)[1]
 
-    def _prepared(self, without: tuple[str, ...]) -> tuple[Graph | None, bytes]:
+    def _prepare(self, without: tuple[str, ...]) -> tuple[Graph | None, bytes]:
         """Graph and file, in which no norm overflows in 16-bit floats."""
         if self._origin.graph is None:
             return None, convert_as_it_is(self._origin.classifier)

@@ -78,10 +78,10 @@ class KerasClassifier:
         self._bare = model
         self.scale = self.scale or PixelScale.parse("0..255", channels)
         self.model = (
-            model if self.scale.name == "0..255" else _scaled(model, self.scale)
+            model if self.scale.name == "0..255" else _with_scaling(model, self.scale)
         )
         # Traced once for any number of images; `predict` traces anew for each.
-        self._call = _traced(self.model)
+        self._call = _trace(self.model)
         self.size_bytes = sum(
             int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights
         )
@@ -109,7 +109,7 @@ class KerasClassifier:
     def with_model(self, model: keras.Model) -> Self:
         """The same of a model that computes the same: from pixels in 0..255."""
         copied = copy.copy(self)
-        copied.model, copied._call = model, _traced(model)
+        copied.model, copied._call = model, _trace(model)
         return copied
 
     def with_rgb_input(self) -> Self:
@@ -181,14 +181,14 @@ class KerasClassifier:
 
     @functools.cached_property
     def _bare_call(self) -> Any:
-        return _traced(self._bare)
+        return _trace(self._bare)
 
     def output(self, images: np.ndarray) -> np.ndarray:
         """What the model itself gives: logits or probabilities `(b, num_classes)`."""
         return self._call(np.asarray(images, "float32")).numpy()
 
 
-def _traced(model: keras.Model) -> Any:
+def _trace(model: keras.Model) -> Any:
     return tf.function(
         lambda images: model(images, training=False),
         input_signature=[tf.TensorSpec((None, *model.input_shape[1:]))],
@@ -205,7 +205,7 @@ def _check_twice(ends: Ends, given: PixelScale) -> None:
         )
 
 
-def _scaled(model: keras.Model, scale: PixelScale) -> keras.Model:
+def _with_scaling(model: keras.Model, scale: PixelScale) -> keras.Model:
     """A model from pixels in 0..255 that scales them and is then the given one."""
     image = keras.Input(model.input_shape[1:], name="image")
     channels = image.shape[-1]

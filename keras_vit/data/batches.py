@@ -95,7 +95,7 @@ class TrainingImages:
             and labels, int32 `(b,)`.
         """
         in_memory = self.keep or self.split.arrays is not None
-        batches_of = self._gathered if in_memory else self._streamed
+        batches_of = self._gather if in_memory else self._stream
         share = slice(worker[0], None, worker[1])
         examples = self.split.examples
         if self.keep:
@@ -104,26 +104,26 @@ class TrainingImages:
             tf.TensorSpec((len(range(self.batch_size)[share]), *spec.shape), spec.dtype)
             for spec in examples.element_spec
         )
-        batches = _generated(
+        batches = _generate(
             lambda: batches_of(done(), repeats, share),
             (tf.TensorSpec((), tf.int64), *parts),
         )
         if self.keep:
             return batches
         return batches.map(
-            self._decoded, num_parallel_calls=PARALLEL, deterministic=True
+            self._decode, num_parallel_calls=PARALLEL, deterministic=True
         )
 
     @functools.cached_property
-    def _kept(self) -> tuple[np.ndarray, np.ndarray]:
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         decoded = self.split.examples.map(self.prepare, num_parallel_calls=PARALLEL)
         parts = list(decoded.batch(1024).as_numpy_iterator())
         images, labels = (np.concatenate(column) for column in zip(*parts, strict=True))
         return images, labels
 
-    def _gathered(self, first, repeats, share) -> Iterator[tuple]:
+    def _gather(self, first, repeats, share) -> Iterator[tuple]:
         """Batches of examples in memory; images are decoded when the first is due."""
-        images, labels = self._kept if self.keep else self.split.arrays
+        images, labels = self._arrays if self.keep else self.split.arrays
         epoch, begun = divmod(first, self.steps_per_epoch)
         order = np.concatenate(
             [
@@ -136,7 +136,7 @@ class TrainingImages:
             rows = order[place : place + self.batch_size][share]
             yield step, images[rows], labels[rows]
 
-    def _streamed(self, first, repeats, share) -> Iterator[tuple]:
+    def _stream(self, first, repeats, share) -> Iterator[tuple]:
         """Batches of examples that pass by on a disk, shuffled in a window."""
         epoch, begun = divmod(first, self.steps_per_epoch)
         passing = self._passing(epoch, repeats).skip(begun)
@@ -155,7 +155,7 @@ class TrainingImages:
         whole = examples.batch(self.batch_size, drop_remainder=True)
         return whole.take(self.steps_per_epoch)
 
-    def _decoded(self, step, raw, labels):
+    def _decode(self, step, raw, labels):
         images = tf.map_fn(
             lambda one: self.prepare(one, tf.constant(0))[0],
             raw,
@@ -189,7 +189,7 @@ def epoch_order(count: int, seed: int, epoch: int, repeats: int = 1) -> np.ndarr
     return np.repeat(order, repeats)[:count]
 
 
-def _generated(generator: Callable[[], Iterator], signature) -> tf.data.Dataset:
+def _generate(generator: Callable[[], Iterator], signature) -> tf.data.Dataset:
     # TensorFlow keeps a generator for ever, and what it refers to: images, a model. So
     # the data set keeps it, and TensorFlow has a weak reference.
     weak = weakref.ref(generator)

@@ -81,7 +81,7 @@ def find_layout(root: pathlib.Path, left_out: LeftOut) -> Layout:
             apart with certainty.
     """
     remarks = []
-    inner = _unwrapped(root, left_out)
+    inner = _innermost(root, left_out)
     if inner != root:
         remarks.append(f"The classes are looked for in '{inner}'.")
     subfolders = _subfolders(inner, left_out)
@@ -124,7 +124,7 @@ def _subfolders(
     return found
 
 
-def _unwrapped(root: pathlib.Path, left_out: LeftOut) -> pathlib.Path:
+def _innermost(root: pathlib.Path, left_out: LeftOut) -> pathlib.Path:
     """The folder itself, or the first below it that holds more than one other."""
     folder, passed = root, []
     for _ in range(10):  # a link may lead in circles
@@ -216,7 +216,7 @@ def _classes_of_splits(
 ) -> dict[str, Classes]:
     found: dict[str, Classes] = {}
     for split, folder in splits.items():
-        inner = _unwrapped(folder, left_out)
+        inner = _innermost(folder, left_out)
         subfolders = _subfolders(inner)
         known = found.get("train", {})
         names = {same_name(it.name) for it in subfolders}

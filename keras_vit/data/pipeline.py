@@ -114,7 +114,7 @@ class ImageSource:
             reported: What takes the place of the test images, for figures on other
                 ones: a split, or `"all"`.
         """
-        preprocessing = preprocessing or self._unchanged()
+        preprocessing = preprocessing or self._own_preprocessing()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1. Received: {batch_size}")
         self._check_channels(preprocessing.channels)
@@ -124,13 +124,13 @@ class ImageSource:
 
         image_bytes = math.prod(preprocessing.image_size) * preprocessing.channels
 
-        def kept(split: Split) -> bool:
+        def fits(split: Split) -> bool:
             return image_bytes * split.count <= CACHE_BYTES
 
         def in_order(name: str) -> tf.data.Dataset:
             split = self.part(name)
             examples = split.examples.map(prepare, num_parallel_calls=PARALLEL)
-            if kept(split):
+            if fits(split):
                 examples = examples.cache()
             return made_ahead(examples.batch(batch_size))
 
@@ -138,7 +138,7 @@ class ImageSource:
             return _spread(self.splits[name]).map(prepare).batch(SAMPLE)
 
         train = self.splits["train"]
-        training = TrainingImages(train, prepare, batch_size, seed, kept(train))
+        training = TrainingImages(train, prepare, batch_size, seed, fits(train))
         return ImageData(
             self.name,
             self.class_names,
@@ -206,7 +206,7 @@ class ImageSource:
                 f"those of the model. Received: channels={channels}"
             )
 
-    def _unchanged(self) -> Preprocessing:
+    def _own_preprocessing(self) -> Preprocessing:
         if self.image_shape is None:
             raise ValueError(
                 f"The images of {self.name!r} differ in size, so a size is needed. "

@@ -49,12 +49,12 @@ def choose_part(
         whole: Whether another folder than the training's is taken whole.
     """
     if not source.is_folder:
-        return _told(source, split or "test", _asked(split))
+        return _tell(source, split or "test", _why_asked(split))
     by_part = {name: set(hashes(source.paths(name))) for name in source.splits}
     every = set().union(*by_part.values())
     part, why = _of_folder(source, split, records, every, model, whole)
     known, sampled = overlap(records, by_part.get(part, every))
-    told = _told(source, part, why)
+    told = _tell(source, part, why)
     if not known:
         return told
     warning = (
@@ -64,13 +64,13 @@ def choose_part(
     return Reported(part, (*told.words, warning))
 
 
-def _asked(split: str | None) -> str:
+def _why_asked(split: str | None) -> str:
     return f"as --split {split} says" if split else "its own test part"
 
 
 def _of_folder(source, split, records, every, model, whole) -> tuple[str, str]:
     if split:
-        return split, _asked(split)
+        return split, _why_asked(split)
     if not source.splits["train"].count:
         return "all", "a class has too few images to hold some out"
     if "test" not in source.cut:
@@ -111,7 +111,7 @@ def _files_of_run(model: pathlib.Path) -> set[str]:
     return set(hashes(folder / it for it in image_names(folder)))
 
 
-def _told(source: ImageSource, part: str, why: str) -> Reported:
+def _tell(source: ImageSource, part: str, why: str) -> Reported:
     total = sum(split.count for split in source.splits.values())
     count = f"All {total:,}" if part == "all" else f"{source.part(part).count:,} of"
     rest = "" if part == "all" else f" {total:,}"

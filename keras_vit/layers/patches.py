@@ -111,7 +111,7 @@ class ConvStem(layers.Layer):
         for convolution in self.convolutions:
             images = convolution(images)
             if training:
-                images = _halved(_halved(images, axis=1), axis=2)
+                images = _halve(_halve(images, axis=1), axis=2)
             else:
                 images = ops.max_pool(images, pool_size=3, strides=2, padding="same")
         return images
@@ -120,7 +120,7 @@ class ConvStem(layers.Layer):
         return super().get_config() | {"filters": self.filters}
 
 
-def _halved(images, axis: int):
+def _halve(images, axis: int):
     """Max pooling along one axis: windows of 3, stride 2, padded as in `"same"`.
 
     Twice, it is `ops.max_pool` of numbers >= 0. XLA has no fast gradient of that on a

@@ -15,7 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras_vit_device.files import synced, whole_file
+from keras_vit_device.files import sync, whole_file
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -62,7 +62,7 @@ def save(
         if best and best.exists():
             _link(best, partial / _BEST)
         for name in (_STATE, _NOTES):
-            synced(partial / name)
+            sync(partial / name)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     except SafetensorError as error:
@@ -95,7 +95,7 @@ def keep_finite(run: pathlib.Path) -> bool:
     return bool(_all(run))
 
 
-def damaged(run: pathlib.Path) -> list[pathlib.Path]:
+def list_damaged(run: pathlib.Path) -> list[pathlib.Path]:
     """Those after the newest whole one: cut off, or a part of them is missing."""
     return list(itertools.takewhile(lambda it: _notes(it) is None, reversed(_all(run))))
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_vit.config import ViTConfig
 from keras_vit.data.pipeline import ImageData
 from keras_vit.layers import FirstTokens
-from keras_vit.switching import switched
+from keras_vit.switching import switch
 from keras_vit.training.distillation import Student
 from keras_vit.training.optimizer import make_optimizer
 from keras_vit.training.recipes import TrainingRecipe
@@ -34,7 +34,7 @@ def others_frozen(
         for layer in model.layers
         if recipe.trainable and not layer.name.startswith(recipe.trainable)
     ]
-    return switched(frozen, "trainable", False)
+    return switch(frozen, "trainable", False)
 
 
 def first_tokens_alone(model: keras.Model) -> contextlib.AbstractContextManager[None]:
@@ -44,7 +44,7 @@ def first_tokens_alone(model: keras.Model) -> contextlib.AbstractContextManager[
         model: Built by `build_vit`, to be trained for its own output and no other.
     """
     found = [layer for layer in model.layers if isinstance(layer, FirstTokens)]
-    return switched(found, "alone", True)
+    return switch(found, "alone", True)
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ def fits_in_memory(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def compiled(
+def compile_model(
     model,
     config: ViTConfig,
     recipe: TrainingRecipe,

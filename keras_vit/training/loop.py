@@ -30,7 +30,7 @@ from keras_vit.training.callbacks import (
     RestOfEpoch,
 )
 from keras_vit.training.compiling import (
-    compiled,
+    compile_model,
     first_tokens_alone,
     fits_in_memory,
     others_frozen,
@@ -129,23 +129,15 @@ def train(
     distribution.check_same_everywhere(strategy, notes["step"])
     watch = Watch.of(model, data, recipe, run, notes, checkpoint_steps)
     start = time.monotonic()
-    with distribution.watched(strategy):
+    with distribution.watch(strategy):
         with run.kept_whole(watch.progress):
             if page := run.path(runs.TRAINING_PAGE):
                 draw_training_page(data, recipe, seed, page)
             batches = training_batches(
                 model, recipe, data, seed, watch.progress, watch.pace
             )
-            _fit(
-                model,
-                recipe,
-                data,
-                batches,
-                teacher,
-                watch,
-                verbose,
-                run.restarted_after,
-            )
+            restarted = run.restarted_after
+            _fit(model, recipe, data, batches, teacher, watch, verbose, restarted)
             watch.best.restore()
         seconds = round(time.monotonic() - start, 1)
         return _finish(model, data, run, watch, seconds, origin)
@@ -251,7 +243,7 @@ def _fit(
     if strategy.num_replicas_in_sync > 1:
         steps = int(data.validation.cardinality())
         validation = distribution.own_part(strategy, validation)
-        validation = distribution.distributed(strategy, validation, steps)
+        validation = distribution.distribute(strategy, validation, steps)
     callbacks = [*watch.all]
     epoch, begun = divmod(watch.progress.done, data.training.steps_per_epoch)
     if begun:
@@ -264,7 +256,7 @@ def _fit(
     ):
         # What is left of an epoch is shorter than Keras expects.
         warnings.filterwarnings("ignore", message="Your input ran out of data")
-        trained = compiled(model, config, recipe, data, teacher, restarted)
+        trained = compile_model(model, config, recipe, data, teacher, restarted)
         with distribution.on_replicas(trained):
             trained.fit(
                 batches,
@@ -297,7 +289,7 @@ def training_batches(model, recipe, data: ImageData, seed, progress, pace):
     batches = made_ahead(pace.stamp(batches))
     steps = data.training.steps_per_epoch
     if strategy.num_replicas_in_sync > 1:
-        return distribution.distributed(strategy, batches, steps)
+        return distribution.distribute(strategy, batches, steps)
     # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
     # `assert_cardinality` would not let that rest end.
     batches.cardinality = lambda: tf.constant(steps, tf.int64)

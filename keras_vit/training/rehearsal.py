@@ -11,7 +11,7 @@ from keras_vit.data.pipeline import ImageData
 from keras_vit.reuse import config_of
 from keras_vit.training.callbacks import Pace, Progress
 from keras_vit.training.compiling import (
-    compiled,
+    compile_model,
     first_tokens_alone,
     fits_in_memory,
     others_frozen,
@@ -69,7 +69,7 @@ def rehearse(
         first_tokens_alone(model),
         fits_in_memory(training.batch_size),
     ):
-        trained = compiled(model, config, recipe, data, teacher)
+        trained = compile_model(model, config, recipe, data, teacher)
         trained.fit(
             batches.repeat(STEPS).take(STEPS),
             callbacks=[progress, pace],

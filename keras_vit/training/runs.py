@@ -157,7 +157,7 @@ def open_folder(
         )
     if not changed:
         return report
-    report = _reopened(folder, report, settings["recipe"], changed, done)
+    report = _reopen(folder, report, settings["recipe"], changed, done)
     if write:
         if "restarted_after" in report:
             checkpoints.remove(folder)
@@ -165,7 +165,7 @@ def open_folder(
     return report
 
 
-def _reopened(
+def _reopen(
     folder: pathlib.Path, report, recipe: dict[str, Any], changed, done: int
 ) -> dict[str, Any]:
     """What `run.json` says of a run that had ended and goes on with what is changed."""

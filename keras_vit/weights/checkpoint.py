@@ -15,7 +15,7 @@ from keras_vit.resampling import POSITION_MODES, resize_patches, resize_position
 from keras_vit.weights.formats.layouts import Table
 from keras_vit.weights.source import Source, describe
 from keras_vit.weights.tensors import few
-from keras_vit.weights.untrained import untrained
+from keras_vit.weights.untrained import signs_of_no_training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def read_checkpoint(
         image_size=own.image_size if image_size is None else image_size,
         patch_size=own.patch_size if patch_size is None else patch_size,
     )
-    tensors, table, remarks = _accounted(source, own, num_classes is not None)
+    tensors, table, remarks = _account(source, own, num_classes is not None)
     mode = position_mode or source.position_mode
     if config.grid != own.grid and own.positions == "learned":
         remarks.append(f"positions resized from {own.grid} to {config.grid} ({mode})")
@@ -105,16 +105,16 @@ def read_checkpoint(
         remarks.append(f"patches resized from {own.patch_size} to {config.patch_size}")
     model = build_vit(config)
     weights = _weights(source.path, tensors, table, _shapes(model, own))
-    remarks += untrained(weights, own)
+    remarks += signs_of_no_training(weights, own)
     variables = {variable.path: variable for variable in model.weights}
-    for name, value in _resized(weights, own, config, mode).items():
+    for name, value in _resize(weights, own, config, mode).items():
         variables[name].assign(value)
     return Checkpoint(
         model, source.form.name, source.preprocessing, (*source.remarks, *remarks)
     )
 
 
-def _accounted(
+def _account(
     source: Source, own: ViTConfig, new_head: bool
 ) -> tuple[dict[str, np.ndarray], Table, list[str]]:
     """Tensors and what they hold, name for name; and a remark on what is new."""
@@ -189,7 +189,7 @@ def _weights(
     return weights
 
 
-def _resized(
+def _resize(
     weights: dict[str, np.ndarray], own: ViTConfig, config: ViTConfig, mode: str
 ) -> dict[str, np.ndarray]:
     """The same for images and patches of the sizes that are wanted."""

@@ -287,7 +287,7 @@ def _pixels(processor: dict) -> dict[str, Any]:
     normalized = processor.get("do_normalize", True)
     resample = processor.get("resample", 2)
     check_choice("resample of preprocessor_config.json", resample, _RESAMPLE)
-    size, cropped = _resized(processor), _cropped(processor)
+    size, cropped = _sizes(processor), _crop(processor)
     side = size.get("shortest_edge", size.get("height"))
     return {
         "mean": tuple(processor["image_mean"]) if normalized else 0.0,
@@ -298,12 +298,12 @@ def _pixels(processor: dict) -> dict[str, Any]:
     }
 
 
-def _resized(processor: dict) -> dict[str, int]:
+def _sizes(processor: dict) -> dict[str, int]:
     size = processor.get("size") or {}
     return size if isinstance(size, dict) else {"height": size, "width": size}
 
 
-def _cropped(processor: dict) -> int | None:
+def _crop(processor: dict) -> int | None:
     if not processor.get("do_center_crop"):
         return None
     size = processor.get("crop_size")
@@ -312,7 +312,7 @@ def _cropped(processor: dict) -> int | None:
 
 def _side(processor: dict) -> int | None:
     """Side of the image that the model gets."""
-    return _cropped(processor) or _resized(processor).get("height")
+    return _crop(processor) or _sizes(processor).get("height")
 
 
 def _square(size: Any) -> tuple[int, int] | None:

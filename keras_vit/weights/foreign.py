@@ -74,10 +74,10 @@ def zip_refusal(path: pathlib.Path, names: Sequence[str]) -> str | None:
     """Why a ZIP archive with these members is not read, or `None` if NumPy made it."""
     if any(name.endswith("data.pkl") for name in names):
         if any("/code/" in name for name in names):
-            return _converted(path, "a TorchScript program", _SCRIPT)
+            return _way_to_convert(path, "a TorchScript program", _SCRIPT)
         return pickle_refusal(path)
     if any(name.endswith("/archive_format") for name in names):
-        return _converted(path, "a program of torch.export", _PROGRAM)
+        return _way_to_convert(path, "a program of torch.export", _PROGRAM)
     if "model.weights.h5" in names:
         return (
             f"'{path}' is a Keras model: keras-vit train --from takes what build_vit "
@@ -116,13 +116,13 @@ def folder_refusal(folder: pathlib.Path) -> str:
 def pickle_refusal(*paths: pathlib.Path) -> str:
     """The line of PyTorch that makes a safetensors file of pickles, or of their parts."""
     return (
-        f"{_converted(paths[0], 'a pickle', _PICKLE, paths[1:])} PyTorch refuses there "
+        f"{_way_to_convert(paths[0], 'a pickle', _PICKLE, paths[1:])} PyTorch refuses there "
         "what is more than weights, such as a whole model: where that was made, "
         "torch.save(model.state_dict(), FILE) first."
     )
 
 
-def _converted(
+def _way_to_convert(
     path: pathlib.Path, what: str, line: str, more: Sequence[pathlib.Path] = ()
 ) -> str:
     stem = path.name.split(".")[0]

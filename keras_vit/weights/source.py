@@ -99,7 +99,7 @@ def describe(
             tensors, or if an option is needed that was not given.
     """
     path, stored = pathlib.Path(path), read(path)
-    found = _recognized(path, stored.tensors, prefix)
+    found = _recognize(path, stored.tensors, prefix)
     form, tensors = found.form, found.tensors
     with _told_as_damage(path, form):
         shown, classes = form.fields(tensors), form.classes(tensors)
@@ -108,7 +108,7 @@ def describe(
     if source_image_size is None:
         source_image_size = notes.shapes.get("image_size")
     with _told_as_damage(path, form):
-        tensors, placed = _placed(form, tensors, shown, source_image_size)
+        tensors, placed = _place(form, tensors, shown, source_image_size)
     shown |= placed
     contract.check_agreement(notes.shapes, {**shown, "num_classes": classes})
     fields = {**shown, **notes.fields, **notes.preprocessing}
@@ -135,7 +135,7 @@ def describe(
     )
 
 
-def _recognized(
+def _recognize(
     path: pathlib.Path, tensors: dict[str, np.ndarray], prefix: str | None
 ) -> Recognized:
     try:
@@ -171,7 +171,7 @@ def _check_pixels(
             )
 
 
-def _placed(
+def _place(
     form: Format,
     tensors: dict[str, np.ndarray],
     shown: dict[str, Any],

@@ -9,7 +9,9 @@ from keras_vit.config import ViTConfig
 _WANTS = "wants training (keras-vit train --from MODEL.keras)"
 
 
-def untrained(weights: Mapping[str, np.ndarray], config: ViTConfig) -> list[str]:
+def signs_of_no_training(
+    weights: Mapping[str, np.ndarray], config: ViTConfig
+) -> list[str]:
     """What a user should know of weights that answer nothing yet, a line each.
 
     Args:

@@ -93,7 +93,7 @@ def quickly_quantized(content, recipe, pixels):
     """By a recipe, without choosing how."""
     if recipe.roundings:
         return quantize(content, recipe.rounded(MIN_MAX))
-    if not recipe.calibrated:
+    if not recipe.needs_images:
         return quantize(content, recipe)
     statistics = calibration.collect(content, pixels)
     operations = read_operations(content)

@@ -8,7 +8,7 @@ from keras_vit_device.tflite.operations import read_operations
 from keras_vit_export.activations import logits_name, read_all
 from keras_vit_export.exporter import export
 from keras_vit_export.gpu.half import examine
-from keras_vit_export.gpu.machine import LARGEST, Machine, rounded
+from keras_vit_export.gpu.machine import LARGEST, Machine, to_half
 from keras_vit_export.graph.convert import convert_as_it_is, convert_graph, read_origin
 from keras_vit_export.graph.headroom import give_headroom, shrink_norms, shrunk_norms
 from keras_vit_export.graph.rewrites import rewrite
@@ -28,13 +28,13 @@ def test_every_tensor_is_rounded_to_16_bits():
     x = np.array([[[0.3, 1.7, 2.9, 11.3]]], np.float32)
     half = np.float16
     expected = (x.astype(half) * half(1.5)).astype(half) + half(0.1)
-    *_, (_, found) = run(rounded(x)).items()
+    *_, (_, found) = run(to_half(x)).items()
     np.testing.assert_array_equal(found[0], expected.astype(np.float32))
 
 
 @pytest.mark.parametrize("width", [3, 64, 257])
 def test_a_sum_of_16_bits_is_four_terms_and_a_rounding(width, rng):
-    a, b = (rounded(rng.normal(size=s).astype("f")) for s in ((5, width), (width, 7)))
+    a, b = (to_half(rng.normal(size=s).astype("f")) for s in ((5, width), (width, 7)))
     run = Machine(converted(lambda x: x + 1.0, (1, 1, 1, 4)), short_sums=True)
     expected = np.zeros((5, 7))
     for start in range(0, width, 4):

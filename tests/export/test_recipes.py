@@ -16,12 +16,12 @@ from keras_vit_device.tflite.operations import (
 from keras_vit_export import Classifier
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.keras_classifier import KerasClassifier
-from keras_vit_export.quantization.quantize import quantize, skipped
+from keras_vit_export.quantization.quantize import count_skipped, quantize
 from keras_vit_export.quantization.recipes import RECIPES, Rule
 
 from keras_vit import build_vit
 
-CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.calibrated]
+CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.needs_images]
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_report_says_how_each_file_was_made(everything):
         report = reports[name]
         assert report.recipe == name
         assert report.size_bytes == len(files[name])
-        assert ("calibration" in report.splits) == recipe.calibrated
+        assert ("calibration" in report.splits) == recipe.needs_images
         assert report.splits["report"] == {"split": "given", "images": 16}
         assert "fold_norms" in report.rewrites
         assert "fold_layer_scale" not in report.rewrites, "there is none"
@@ -166,7 +166,7 @@ def test_floats_in_an_integer_recipe_are_an_error(float_model, pixels):
 def test_skipping_is_what_the_files_say(everything):
     made, _, _ = everything
     one = made["dynamic_int8"]
-    assert skipped(one.float_model, one.content, RECIPES["int16x8"])["MUL"] > 0
+    assert count_skipped(one.float_model, one.content, RECIPES["int16x8"])["MUL"] > 0
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -12,7 +12,7 @@ from keras_vit_export.splits import find_splits
 
 from keras_vit.data import from_arrays
 
-CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.calibrated]
+CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.needs_images]
 
 
 @pytest.mark.parametrize("recipe", CALIBRATED)

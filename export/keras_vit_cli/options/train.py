@@ -39,15 +39,16 @@ def add_train(commands) -> None:
         "(default: that of the images up to 64 pixels, else 64 for fewer than 20,000 "
         "training images and 224 for more; of --from, the model's)",
     )
-    _add_training(train)
+    _add_steps(train)
+    _add_changes(train)
     _add_run(train)
     add_modules(train)
     train.add_argument("--seed", type=int, help="default: 0")
     add_json(train)
 
 
-def _add_training(train) -> None:
-    """How it is trained."""
+def _add_steps(train) -> None:
+    """How many steps it takes, of how many images."""
     train.add_argument("--epochs", type=int, help="default: the recipe's")
     train.add_argument(
         "--patience",
@@ -72,6 +73,10 @@ def _add_training(train) -> None:
         type=float,
         help="peak (default: the recipe's, in proportion to the batch size)",
     )
+
+
+def _add_changes(train) -> None:
+    """What else of a recipe is changed."""
     train.add_argument(
         "--drop-path",
         type=float,

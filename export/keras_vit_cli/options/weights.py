@@ -39,6 +39,12 @@ def add_import(commands) -> None:
         metavar="N",
         help="a new head for N classes (default: the checkpoint's)",
     )
+    _add_what_is_not_said(load)
+    add_json(load)
+
+
+def _add_what_is_not_said(load) -> None:
+    """What a checkpoint may leave open."""
     load.add_argument(
         "--preprocessing",
         help="inception, imagenet, big_vision, torchvision or torchvision_swag: mean, "
@@ -64,7 +70,6 @@ def add_import(commands) -> None:
         help="which of several models in the file: what the names of its tensors begin "
         "with, such as teacher",
     )
-    add_json(load)
 
 
 def add_export_weights(commands) -> None:

@@ -22,7 +22,7 @@ COLUMNS = (
 
 
 @contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[BinaryIO]:
+def lock(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A file to read and to append to, by one process at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:

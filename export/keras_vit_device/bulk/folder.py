@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit_device.bulk.answers import as_csv, is_unreadable, locked, resume
+from keras_vit_device.bulk.answers import as_csv, is_unreadable, lock, resume
 from keras_vit_device.bulk.workers import CHUNK, WorkerDiedError, rows_of
 from keras_vit_device.classifier import Classifier
 from keras_vit_device.files import check_writable
@@ -71,7 +71,7 @@ def classify_folder(
     total = sum(1 for _ in image_names(folder, left_out))
     if not total:
         raise ValueError(left_out.explain_none(folder))
-    with locked(output) as file:
+    with lock(output) as file:
         names = image_names(folder)
         images, unreadable = resume(file, names, digest, output)
         # At least one: images may have come since they were counted.

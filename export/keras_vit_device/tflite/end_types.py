@@ -43,7 +43,7 @@ class EndType:
         low, high = (self.numbers(np.array(it)) for it in (limits.min, limits.max))
         return float(low), float(high)
 
-    def stored(self, numbers: np.ndarray) -> np.ndarray:
+    def store(self, numbers: np.ndarray) -> np.ndarray:
         """Numbers as this end holds them; the nearest where it can't."""
         if not self.scale:
             return np.asarray(numbers, self.kind)

@@ -49,13 +49,13 @@ def read_description(model: bytes) -> Description:
         for entry in root.tables(_METADATA):
             if entry.text(_NAME) == "TFLITE_METADATA":
                 buffer = list(root.tables(_BUFFERS))[entry.number(_BUFFER, "<I")]
-                return _described(Table.root(buffer.content(0)))
+                return _read_model_metadata(Table.root(buffer.content(0)))
     except (struct.error, IndexError, UnicodeDecodeError, MemoryError) as error:
         raise ValueError(f"Its metadata are damaged. {error}") from error
     return Description()
 
 
-def _described(root: "Table") -> Description:
+def _read_model_metadata(root: "Table") -> Description:
     subgraph = next(root.tables(_SUBGRAPHS), None)
     if subgraph is None:
         return Description()
@@ -98,7 +98,7 @@ class Table:
         offset = _unpack("<H", self.data, fields + place)
         return self.start + offset if offset else None
 
-    def _followed(self, field: int) -> int | None:
+    def _follow(self, field: int) -> int | None:
         at = self._at(field)
         return None if at is None else at + _unpack("<I", self.data, at)
 
@@ -109,7 +109,7 @@ class Table:
 
     def content(self, field: int) -> bytes:
         """Bytes of a vector of bytes or of a text."""
-        at = self._followed(field)
+        at = self._follow(field)
         if at is None:
             return b""
         length = _unpack("<I", self.data, at)
@@ -121,7 +121,7 @@ class Table:
 
     def floats(self, field: int) -> tuple[float, ...]:
         """A vector of float32."""
-        at = self._followed(field)
+        at = self._follow(field)
         if at is None:
             return ()
         length = _unpack("<I", self.data, at)
@@ -133,14 +133,14 @@ class Table:
         Raises:
             IndexError: If there is none.
         """
-        at = self._followed(field)
+        at = self._follow(field)
         if at is None:
             raise IndexError(f"Field {field} is missing.")
         return type(self)(self.data, at)
 
     def tables(self, field: int) -> Iterator[Self]:
         """The tables of a vector of them."""
-        at = self._followed(field)
+        at = self._follow(field)
         for index in range(0 if at is None else _unpack("<I", self.data, at)):
             place = at + 4 + 4 * index
             yield type(self)(self.data, place + _unpack("<I", self.data, place))

@@ -79,12 +79,12 @@ def examine(float_model: bytes, images: np.ndarray) -> Half:
         images: Pixels `(count, height, width, c)`, one or more.
     """
     try:
-        return _examined(float_model, images)
+        return _examine_file(float_model, images)
     except UnknownOperationError as error:  # of a model of another make
         return Half(unknown=str(error))
 
 
-def _examined(float_model: bytes, images: np.ndarray) -> Half:
+def _examine_file(float_model: bytes, images: np.ndarray) -> Half:
     name = logits_name(read_operations(float_model))
     exact = read_all(float_model, [name], images)[name]
     long, short = Machine(float_model), Machine(float_model, short_sums=True)

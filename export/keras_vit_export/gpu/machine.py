@@ -45,7 +45,7 @@ def larger(peak: Peak, other: Peak) -> Peak:
     return other if other.value > peak.value else peak
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
+def to_half(x: np.ndarray) -> np.ndarray:
     """To 16 bits and back; what is too large becomes infinite."""
     with np.errstate(over="ignore"):
         return x.astype(np.float16).astype(np.float32)
@@ -102,16 +102,16 @@ class Machine:
                 made = OPERATIONS[kind](self, step.builtinOptions, shape[0], *given)
                 made = made if isinstance(made, list) else [made]
                 for index, value in zip(step.outputs, made, strict=True):
-                    values[index] = self._kept(index, value)
+                    values[index] = self._keep(index, value)
                     last[self._name(index)] = values[index]
         return dict(list(last.items())[-2:])
 
     def _name(self, index: int) -> str:
         return self._tensors[index].name.decode()
 
-    def _kept(self, index: int, exact: np.ndarray) -> np.ndarray:
+    def _keep(self, index: int, exact: np.ndarray) -> np.ndarray:
         """A tensor in 16 bits, after a look at it."""
-        value, size, name = rounded(exact), np.abs(exact), self._name(index)
+        value, size, name = to_half(exact), np.abs(exact), self._name(index)
         largest = float(size.max(initial=0.0))
         if index in self._squares:
             added = float(size.sum(axis=-1).max())
@@ -137,7 +137,7 @@ class Machine:
         )
         total = np.zeros(moved.shape[1:], np.float32)
         for start in range(0, len(moved), _VECTOR):
-            total = rounded(total + moved[start : start + _VECTOR].sum(axis=0))
+            total = to_half(total + moved[start : start + _VECTOR].sum(axis=0))
         return np.expand_dims(total, axes)
 
     def product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -160,7 +160,7 @@ def _shorten(x: np.ndarray) -> None:
     Source: Veltkamp's splitting, of 24 bits into 11 and 13.
     """
     if not np.abs(x).max(initial=0.0) <= LARGEST:
-        x[...] = rounded(x)
+        x[...] = to_half(x)
         return
     scaled = x * np.float32(2**13 + 1)
     np.subtract(scaled, scaled - x, out=x)
@@ -176,7 +176,7 @@ def _constant(graph: Any, tensor: Any) -> np.ndarray | None:
         raise UnknownOperationError("a constant that is neither float32 nor an integer")
     shape = () if tensor.shape is None else tuple(tensor.shape)
     value = np.frombuffer(bytes(data), kind).reshape(shape)
-    return rounded(value) if kind is np.float32 else value
+    return to_half(value) if kind is np.float32 else value
 
 
 def _squares_of_means(steps: list) -> set[int]:
@@ -192,12 +192,12 @@ def _squares_of_means(steps: list) -> set[int]:
 def _elementwise(function: Callable) -> Callable:
     def run(machine, options, shape, *operands):
         fused = getattr(options, "fusedActivationFunction", 0)
-        return _activated(fused, function(*operands))
+        return _activate(fused, function(*operands))
 
     return run
 
 
-def _activated(fused: int, x: np.ndarray) -> np.ndarray:
+def _activate(fused: int, x: np.ndarray) -> np.ndarray:
     if fused not in _FUSED:
         raise UnknownOperationError(f"fused activation {fused}")
     return _FUSED[fused](x)
@@ -207,7 +207,7 @@ def _dense(machine, options, shape, x, kernel, bias=None):
     x = x.reshape(-1, kernel.shape[1])
     y = machine.product(x, kernel.T)
     y = y if bias is None else y + bias
-    return _activated(options.fusedActivationFunction, y).reshape(shape)
+    return _activate(options.fusedActivationFunction, y).reshape(shape)
 
 
 def _matrices(machine, options, shape, a, b):
@@ -237,7 +237,7 @@ def _convolution(machine, options, shape, x, kernel, bias=None):
     rows = windows.transpose(0, 1, 3, 4, 2).reshape(-1, kernel[0].size)
     y = machine.product(rows, kernel.reshape(len(kernel), -1).T)
     y = y if bias is None else y + bias
-    return _activated(options.fusedActivationFunction, y).reshape(shape)
+    return _activate(options.fusedActivationFunction, y).reshape(shape)
 
 
 def _max_pool(machine, options, shape, x):
@@ -252,8 +252,8 @@ def _mean(machine, options, shape, x, axes):
 
 
 def _softmax(machine, options, shape, x):
-    weights = rounded(np.exp(rounded(options.beta * (x - x.max(-1, keepdims=True)))))
-    return weights / rounded(machine.sum(weights, -1))
+    weights = to_half(np.exp(to_half(options.beta * (x - x.max(-1, keepdims=True)))))
+    return weights / to_half(machine.sum(weights, -1))
 
 
 def _gelu(machine, options, shape, x):
@@ -272,7 +272,7 @@ def _erf(x: np.ndarray) -> np.ndarray:
     return np.sign(x) * (1 - polynomial * np.exp(-np.square(x)))
 
 
-def _reshaped(machine, options, shape, x, *_):
+def _reshape(machine, options, shape, x, *_):
     return x.reshape(shape)
 
 
@@ -280,7 +280,7 @@ def _slice(machine, options, shape, x, begin, size):
     return x[tuple(slice(b, b + n) for b, n in zip(begin, shape, strict=True))]
 
 
-def _concatenated(machine, options, shape, *parts):
+def _concatenate(machine, options, shape, *parts):
     return np.concatenate(parts, options.axis)
 
 
@@ -293,10 +293,10 @@ def _split(machine, options, shape, axis, x):
 OPERATIONS: dict[str, Callable] = {
     "ADD": _elementwise(np.add),
     "BATCH_MATMUL": _matrices,
-    "CONCATENATION": _concatenated,
+    "CONCATENATION": _concatenate,
     "CONV_2D": _convolution,
     "DIV": _elementwise(np.divide),
-    "EXPAND_DIMS": _reshaped,
+    "EXPAND_DIMS": _reshape,
     "FULLY_CONNECTED": _dense,
     "GELU": _gelu,
     "LOGISTIC": _elementwise(lambda x: 1 / (1 + np.exp(-x))),
@@ -305,7 +305,7 @@ OPERATIONS: dict[str, Callable] = {
     "MUL": _elementwise(np.multiply),
     "NEG": _elementwise(np.negative),
     "RELU": _elementwise(lambda x: np.maximum(x, 0)),
-    "RESHAPE": _reshaped,
+    "RESHAPE": _reshape,
     "RSQRT": _elementwise(lambda x: 1 / np.sqrt(x)),
     "SLICE": _slice,
     "SOFTMAX": _softmax,

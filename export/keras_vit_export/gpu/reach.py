@@ -69,7 +69,7 @@ def reach(
         found["cpu"] = Reach(
             accelerators.WHOLLY,
             images=len(images),
-            self_test=_told(classifier, row),
+            self_test=_self_test_result(classifier, row),
             latency_ms=latency,
         )
     if "gpu" in names:
@@ -96,12 +96,12 @@ def _on_gpu(classifier, images, expected, patience) -> Reach:
         float(same.mean()),
         float(distance.max()),
         len(rows),
-        _told(classifier, first),
+        _self_test_result(classifier, first),
         trial.ms,
     )
 
 
-def _told(classifier, row) -> str:
+def _self_test_result(classifier, row) -> str:
     """What the self-test says of an answer to it."""
     if classifier.self_test is None:
         return NOT_CARRIED

@@ -165,19 +165,19 @@ def centre_stream(graph: Graph) -> Graph:
     if graph.norm_after_pool and graph.pool.kind in ("map", "sequence"):
         return graph
     graph = fold_layer_scale(graph)
-    patches = Convolution(_centred(graph.patches.kernel), _centred(graph.patches.bias))
+    patches = Convolution(_centre(graph.patches.kernel), _centre(graph.patches.bias))
     branches = (
         _with_output(
             replace(branch, norm=replace(branch.norm, centred=True)),
-            lambda dense: Dense(_centred(dense.kernel), _centred(dense.bias)),
+            lambda dense: Dense(_centre(dense.kernel), _centre(dense.bias)),
         )
         for branch in graph.branches
     )
     heads = (replace(it, norm=replace(it.norm, centred=True)) for it in graph.heads)
     return graph.replace(
         patches=patches,
-        prefix=_centred(graph.prefix),
-        positions=_centred(graph.positions),
+        prefix=_centre(graph.prefix),
+        positions=_centre(graph.positions),
         branches=tuple(branches),
         heads=tuple(heads),
     )
@@ -298,6 +298,6 @@ def _fold_head_norm(head: Head) -> Head:
     return replace(head, layers=layers, norm=_plain(head.norm))
 
 
-def _centred(array: np.ndarray) -> np.ndarray:
+def _centre(array: np.ndarray) -> np.ndarray:
     """The mean over the last axis, the stream's channels, taken out."""
     return array - array.mean(axis=-1, keepdims=True)

@@ -47,8 +47,8 @@ def quantize(
     """
     if not recipe.rules:
         return float_model
-    rules = [rule.as_litert() for rule in _fitting(recipe, float_model)]
-    float_model = _prepared(float_model, recipe, ranges or {})
+    rules = [rule.as_litert() for rule in _rules_for(recipe, float_model)]
+    float_model = _prepare(float_model, recipe, ranges or {})
     quantizer = Quantizer(bytearray(float_model), rules)
     calibrated = {
         name: {"min": np.array(low), "max": np.array(high)}
@@ -88,7 +88,7 @@ def _examples(float_model: bytes, images: np.ndarray) -> dict[str, list]:
     return {signature: [{name: image[None].astype("float32")} for image in images]}
 
 
-def _fitting(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:
+def _rules_for(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:
     """The rules, changed for weights that bear no scale a block.
 
     Those that don't divide into blocks get one scale an output. Those with a block so
@@ -97,7 +97,7 @@ def _fitting(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:
     """
     more = []
     if any(rule.block for rule in recipe.rules):
-        for operation, kernel, _ in _weighted(read_graph(float_model)):
+        for operation, kernel, _ in _weights(read_graph(float_model)):
             rule = recipe.rule_for(operation.kind, operation.scope)
             if rule is None or not rule.block:
                 continue
@@ -118,7 +118,7 @@ def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
     return [dataclasses.replace(rule, scope=exact) for rule in rules]
 
 
-def _prepared(float_model: bytes, recipe: Recipe, ranges: Mapping[str, Range]) -> bytes:
+def _prepare(float_model: bytes, recipe: Recipe, ranges: Mapping[str, Range]) -> bytes:
     """The float model, changed where litert-quantizer would break it."""
     graph = read_graph(float_model)
     changed = _unshare_kernels(graph)
@@ -155,7 +155,7 @@ def _keep_outputs_alive(graph, recipe: Recipe, ranges: Mapping[str, Range]) -> b
     that changes the output by at most 6e-5 of its bias, 8e-3 with 16-bit activations.
     """
     changed = False
-    for operation, kernel, bias in _weighted(graph):
+    for operation, kernel, bias in _weights(graph):
         rule = recipe.rule_for(operation.kind, operation.scope)
         if bias is None or not (rule and rule.activations):
             continue
@@ -171,7 +171,7 @@ def _keep_outputs_alive(graph, recipe: Recipe, ranges: Mapping[str, Range]) -> b
     return changed
 
 
-def _weighted(graph) -> Iterator[tuple[Operation, np.ndarray, np.ndarray | None]]:
+def _weights(graph) -> Iterator[tuple[Operation, np.ndarray, np.ndarray | None]]:
     """Dense layers and convolutions of a float model with their kernels and biases.
 
     The arrays are those of the graph: what is written to them is written to it.
@@ -206,7 +206,7 @@ def protect(recipe: Recipe, scopes: Iterable[str]) -> Recipe:
     )
 
 
-def skipped(float_model: bytes, model: bytes, recipe: Recipe) -> dict[str, int]:
+def count_skipped(float_model: bytes, model: bytes, recipe: Recipe) -> dict[str, int]:
     """Operations that a rule with activations names but that stayed in floats, by kind.
 
     Rules for weights alone leave operations without weights as they are, which is no

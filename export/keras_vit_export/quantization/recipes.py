@@ -119,11 +119,11 @@ class Recipe:
         return found
 
     @property
-    def calibrated(self) -> bool:
+    def needs_images(self) -> bool:
         """Whether it needs images, to measure the ranges of activations."""
         return bool(self.roundings) or any(rule.activations for rule in self.rules)
 
-    def rounded(self, algorithm: str) -> Self:
+    def with_rounding(self, algorithm: str) -> Self:
         """The recipe with this algorithm for weights of less than 8 bits."""
         rules = tuple(
             dataclasses.replace(rule, algorithm=algorithm) if rule.weights < 8 else rule

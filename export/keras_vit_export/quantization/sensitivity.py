@@ -20,11 +20,11 @@ def layers(float_model: bytes, recipe: Recipe) -> list[str]:
     return [
         operation.scope
         for operation in read_operations(float_model)
-        if operation.kind in WEIGHTED and _quantized(operation, recipe)
+        if operation.kind in WEIGHTED and _is_quantized(operation, recipe)
     ]
 
 
-def _quantized(operation: Operation, recipe: Recipe) -> bool:
+def _is_quantized(operation: Operation, recipe: Recipe) -> bool:
     rule = recipe.rule_for(operation.kind, operation.scope)
     # Products of activations have no weights to quantize alone.
     return rule is not None and bool(rule.activations or operation.weight_type)

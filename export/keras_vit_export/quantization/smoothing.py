@@ -53,9 +53,9 @@ def _smooth_branch(branch: Branch, x, per_token, weight_bits) -> Branch:
     exact = x @ weights
 
     def snr(scale):
-        product = _rounded(x / scale, 8, 1 if per_token else None) @ _rounded(
-            weights * scale[:, None], weight_bits, 0
-        )
+        product = _round_to_grid(
+            x / scale, 8, 1 if per_token else None
+        ) @ _round_to_grid(weights * scale[:, None], weight_bits, 0)
         return snr_db(exact, product)
 
     plain = snr(np.ones(x.shape[1]))
@@ -100,7 +100,7 @@ def _apply(branch: Branch, scale) -> Branch:
     return dataclasses.replace(branch, norm=norm)
 
 
-def _rounded(values, bits, axis):
+def _round_to_grid(values, bits, axis):
     """Values on a grid of so many bits, one grid for each place along the others."""
     largest = np.abs(values).max(axis=axis, keepdims=axis is not None)
     step = np.maximum(largest, 1e-30) / (2 ** (bits - 1) - 1)

@@ -152,7 +152,7 @@ def measure(
             size_bytes=it.size_bytes,
             top1=float(np.mean(classes == labels)) if labelled else None,
             agreement=agreement if labelled else None,
-            tied_top1=float(np.mean(_tied(rows))),
+            tied_top1=float(np.mean(_count_ties(rows))),
             **_differences(expected, rows),
             latency_ms=one[name],
             latency_all_threads_ms=many.get(name),
@@ -182,7 +182,7 @@ def _differences(expected: np.ndarray, rows: np.ndarray) -> dict[str, float]:
     }
 
 
-def _tied(rows: np.ndarray) -> np.ndarray:
+def _count_ties(rows: np.ndarray) -> np.ndarray:
     two = np.sort(rows, axis=1)[:, -2:]
     return two[:, 0] == two[:, 1]
 

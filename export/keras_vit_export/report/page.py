@@ -245,7 +245,7 @@ def _details(report, alone: bool) -> str:
     listed = "".join(f"<dt>{term}</dt><dd>{it}</dd>\n" for term, it in facts.items())
     return (
         f"<details{' open' if alone else ''}><summary><b>{escape(report.recipe)}</b>: "
-        f"{summary}</summary>\n{_skipped(report)}{_pitfalls(report)}{_histogram(report)}\n"
+        f"{summary}</summary>\n{_skipped_operations(report)}{_pitfalls(report)}{_histogram(report)}\n"
         f"<dl>\n{listed}</dl>\n</details>"
     )
 
@@ -254,7 +254,7 @@ def _codes(names: Iterable[str]) -> str:
     return " ".join(f"<code>{escape(name)}</code>" for name in names)
 
 
-def _skipped(report) -> str:
+def _skipped_operations(report) -> str:
     if not report.skipped:
         return ""
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.skipped.items())

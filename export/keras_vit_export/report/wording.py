@@ -85,6 +85,26 @@ def of_half(half: Mapping[str, Any], shrunk: Mapping[str, float]) -> list[str]:
     return lines
 
 
+def _origin(report: "Report") -> list[str]:
+    """What went into a file, and how it was made of it."""
+    lines = []
+    if report.pixels:
+        lines.append(f"Pixels of 0..255 are scaled by {report.pixels}")
+    if report.output:
+        lines.append(f"The model gives {report.output}")
+    if report.not_rewritten:
+        lines.append(f"Not rewritten: {report.not_rewritten}")
+    if report.chosen:
+        lines.append(f"Chosen: {report.chosen}; {len(report.smoothed)} norms smoothed")
+    lines += [f"In higher precision: {scope}" for scope in report.protected]
+    for purpose, split in report.splits.items():
+        part = f"{split['images']} {split['split']}"
+        if split["split"] == "all":
+            part = f"all {split['images']}"
+        lines.append(f"{purpose.capitalize()} on {part} images")
+    return lines
+
+
 def details(report: "Report") -> str:
     """What else a report says, a line each."""
     random = "" if report.top1 is not None else " (on random pixels)"
@@ -119,21 +139,7 @@ def details(report: "Report") -> str:
         )
     lines += of_half(report.half, report.shrunk)
     lines += [*report.taken_for_granted, *report.remarks]
-    if report.pixels:
-        lines.append(f"Pixels of 0..255 are scaled by {report.pixels}")
-    if report.output:
-        lines.append(f"The model gives {report.output}")
-    if report.not_rewritten:
-        lines.append(f"Not rewritten: {report.not_rewritten}")
-    if report.chosen:
-        lines.append(f"Chosen: {report.chosen}; {len(report.smoothed)} norms smoothed")
-    for scope in report.protected:
-        lines.append(f"In higher precision: {scope}")
-    for purpose, split in report.splits.items():
-        part = f"{split['images']} {split['split']}"
-        if split["split"] == "all":
-            part = f"all {split['images']}"
-        lines.append(f"{purpose.capitalize()} on {part} images")
+    lines += _origin(report)
     lines.append(", ".join(f"{name} {it}" for name, it in report.environment.items()))
     if report.top1 is None:
         lines.append("Top-1 was not measured: no images with labels were given.")

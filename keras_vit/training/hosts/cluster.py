@@ -118,7 +118,7 @@ def wait_for_all(cluster: Cluster, patience: float = PATIENCE) -> None:
             absent = {i: it for i, it in absent.items() if not answers(it)}
             if absent and time.monotonic() > deadline:
                 raise ValueError(
-                    f"{_named(absent)} never answered in {patience:g} seconds."
+                    f"{_name_workers(absent)} never answered in {patience:g} seconds."
                 )
             time.sleep(0.2 if absent else 0)
 
@@ -180,7 +180,7 @@ class Watchdog:
             }
             if gone and not self._stopped.is_set():
                 line = (
-                    f"{_named(gone)} stopped answering {self.silence:g} seconds ago. "
+                    f"{_name_workers(gone)} stopped answering {self.silence:g} seconds ago. "
                     "Start all workers again to go on from the newest checkpoint."
                 )
                 return self._end(line, WORKER_LOST)
@@ -192,7 +192,7 @@ class Watchdog:
         os._exit(status)
 
 
-def _named(workers: dict[int, str]) -> str:
+def _name_workers(workers: dict[int, str]) -> str:
     named = ", ".join(f"{index} ({address})" for index, address in workers.items())
     return f"Worker {named}" if len(workers) == 1 else f"Workers {named}"
 

@@ -93,7 +93,7 @@ def own_part(strategy: tf.distribute.Strategy, batches: tf.data.Dataset):
     return batches.map(lambda *batch: tuple(part[index::count] for part in batch))
 
 
-def distributed(
+def distribute(
     strategy: tf.distribute.Strategy, batches: tf.data.Dataset, steps: int
 ) -> tf.distribute.DistributedDataset:
     """The batches of this worker, each cut into one part for each of its devices.
@@ -176,7 +176,7 @@ def on_replicas(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watched(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def watch(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """While the block runs on several hosts, each of them ends when another is gone.
 
     None leaves the block before all have come to its end, the chief with its files

@@ -19,7 +19,7 @@ from keras_vit.weights.formats.layouts import (
     Table,
     depth_of,
     merged_heads,
-    renamed,
+    rename,
     split_heads,
 )
 
@@ -46,7 +46,7 @@ def _recognises(names: Collection[str]) -> bool:
 def _canonical(tensors: Tensors) -> dict[str, np.ndarray]:
     """The same under big_vision's names, each block by itself."""
     found = {}
-    for name, tensor in renamed(tensors, _RENAMED).items():
+    for name, tensor in rename(tensors, _RENAMED).items():
         parts = {name: tensor}
         if name.startswith(f"{_BLOCK}/"):  # all blocks in one: big_vision's scan
             rest = name.removeprefix(_BLOCK)

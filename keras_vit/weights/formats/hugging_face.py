@@ -19,8 +19,8 @@ from keras_vit.weights.formats.layouts import (
     depth_of,
     linear,
     norm,
-    renamed,
-    stacked,
+    rename,
+    stack,
 )
 
 _IGNORED = {
@@ -50,7 +50,7 @@ def _recognises(names: Collection[str]) -> bool:
 def _canonical(tensors: Tensors) -> dict[str, np.ndarray]:
     """The same under version 4's names."""
     vit = any(".layernorm_before." in name for name in tensors)
-    return renamed(tensors, _RENAMED | (_ONLY_VIT if vit else {}))
+    return rename(tensors, _RENAMED | (_ONLY_VIT if vit else {}))
 
 
 def _fields(tensors: Tensors) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _dinov2_block(theirs: str, ours: str, config: ViTConfig) -> Table:
         found |= linear(f"{theirs}.mlp.fc1", f"{ours}_mlp/hidden")
         return found | linear(f"{theirs}.mlp.fc2", f"{ours}_mlp/output_projection")
     parts = [f"{ours}_mlp/{part}" for part in ("hidden", "hidden_value")]
-    found |= stacked(f"{theirs}.mlp.weights_in", parts)
+    found |= stack(f"{theirs}.mlp.weights_in", parts)
     return found | linear(f"{theirs}.mlp.weights_out", f"{ours}_mlp/output_projection")
 
 

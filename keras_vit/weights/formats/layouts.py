@@ -79,7 +79,7 @@ def linear(theirs: str, ours: str) -> Table:
     }
 
 
-def stacked(theirs: str, ours: Sequence[str]) -> Table:
+def stack(theirs: str, ours: Sequence[str]) -> Table:
     """Several linear layers in one of PyTorch, and their biases."""
     return {
         f"{theirs}.{kind}": Entry(
@@ -97,7 +97,7 @@ def norm(theirs: str, ours: str) -> Table:
     }
 
 
-def renamed(
+def rename(
     tensors: Mapping[str, np.ndarray], patterns: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
     """The same tensors, every pattern in their names replaced.

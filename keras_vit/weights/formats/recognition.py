@@ -10,7 +10,7 @@ from keras_vit.weights.formats.format import Format
 from keras_vit.weights.formats.google import GOOGLE
 from keras_vit.weights.formats.heads import is_of_head, read_head
 from keras_vit.weights.formats.hugging_face import HUGGING_FACE
-from keras_vit.weights.formats.layouts import renamed
+from keras_vit.weights.formats.layouts import rename
 from keras_vit.weights.formats.timm import TIMM
 from keras_vit.weights.formats.torchvision import TORCHVISION
 from keras_vit.weights.tensors import few
@@ -62,9 +62,9 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
         ValueError: If there is none or several, if two tensors have one name, if one
             holds no floats, or if only LoRA's adapters are there.
     """
-    tensors, remarks = _unwrapped(dict(sorted(tensors.items())))
+    tensors, remarks = _unwrap(dict(sorted(tensors.items())))
     models = _models(tensors)
-    form, chosen = _chosen(models, tensors, prefix)
+    form, chosen = _choose(models, tensors, prefix)
     others = [_root(chosen, other) for _, other in models if other != chosen]
     own = [name for name in tensors if not _is_of_another(name, chosen, others)]
     bare = {name: _bare(name, chosen, form.separator) for name in own}
@@ -102,7 +102,7 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
     )
 
 
-def _unwrapped(
+def _unwrap(
     tensors: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if adapters := sorted(name for name in tensors if ".lora_" in name):
@@ -112,7 +112,7 @@ def _unwrapped(
         )
     wrappers = {it for name in tensors for it in re.findall(_WRAPPER, name)}
     remarks = [f"names are read without {f'{it}.'!r}" for it in sorted(wrappers)]
-    return renamed(tensors, {_WRAPPER: ""}), remarks
+    return rename(tensors, {_WRAPPER: ""}), remarks
 
 
 def _models(names: Collection[str]) -> list[tuple[Format, str]]:
@@ -134,7 +134,7 @@ def _models(names: Collection[str]) -> list[tuple[Format, str]]:
     return found
 
 
-def _chosen(
+def _choose(
     models: Sequence[tuple[Format, str]], names: Collection[str], prefix: str | None
 ) -> tuple[Format, str]:
     if not models:

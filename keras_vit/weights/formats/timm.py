@@ -18,8 +18,8 @@ from keras_vit.weights.formats.layouts import (
     depth_of,
     linear,
     norm,
-    renamed,
-    stacked,
+    rename,
+    stack,
 )
 
 # What timm's code sets by the name of a model, and neither tensors nor sizes tell.
@@ -131,7 +131,7 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
     found = norm(f"{theirs}.norm1", f"{attention}_norm")
     found |= norm(f"{theirs}.norm2", f"{mlp}_norm")
     parts = [f"{attention}/{part}" for part in ("query", "key", "value")]
-    found |= stacked(f"{theirs}.attn.qkv", parts)
+    found |= stack(f"{theirs}.attn.qkv", parts)
     if config.qk_norm:
         found |= norm(f"{theirs}.attn.q_norm", f"{attention}/query_norm")
         found |= norm(f"{theirs}.attn.k_norm", f"{attention}/key_norm")
@@ -139,7 +139,7 @@ def _block(theirs: str, ours: str, config: ViTConfig) -> Table:
     hidden = [f"{mlp}/hidden"]
     if config.activation == "swiglu":  # the gate first
         hidden.append(f"{mlp}/hidden_value")
-    found |= stacked(f"{theirs}.mlp.fc1", hidden)
+    found |= stack(f"{theirs}.mlp.fc1", hidden)
     found |= linear(f"{theirs}.mlp.fc2", f"{mlp}/output_projection")
     if config.layer_scale is not None:
         found[f"{theirs}.ls1.gamma"] = Entry((f"{attention}_scale/gamma",), SAME)
@@ -152,7 +152,7 @@ TIMM = Format(
     anchor="patch_embed.proj.weight",
     ignored=_IGNORED,
     recognises=_recognises,
-    canonical=lambda tensors: renamed(tensors, _RENAMED),
+    canonical=lambda tensors: rename(tensors, _RENAMED),
     fields=_fields,
     classes=_classes,
     positions="pos_embed",

@@ -16,8 +16,8 @@ from keras_vit.weights.formats.layouts import (
     depth_of,
     linear,
     norm,
-    renamed,
-    stacked,
+    rename,
+    stack,
 )
 
 # Before version 0.13, and torch.nn.MultiheadAttention's names as those of a layer.
@@ -78,7 +78,7 @@ def _table(config: ViTConfig, head: bool) -> Table:
         found |= norm(f"{theirs}.ln_2", f"{ours}_mlp_norm")
         attention = f"{theirs}.self_attention"
         parts = [f"{ours}_attention/{part}" for part in ("query", "key", "value")]
-        found |= stacked(f"{attention}.in_proj", parts)
+        found |= stack(f"{attention}.in_proj", parts)
         found |= linear(f"{attention}.out_proj", f"{ours}_attention/output_projection")
         found |= linear(f"{theirs}.mlp.0", f"{ours}_mlp/hidden")
         found |= linear(f"{theirs}.mlp.3", f"{ours}_mlp/output_projection")
@@ -95,7 +95,7 @@ TORCHVISION = Format(
     anchor="conv_proj.weight",
     ignored={},
     recognises=_recognises,
-    canonical=lambda tensors: renamed(tensors, _RENAMED),
+    canonical=lambda tensors: rename(tensors, _RENAMED),
     fields=_fields,
     classes=_classes,
     positions="encoder.pos_embedding",

@@ -42,7 +42,7 @@ def test_a_csv_of_another_model_folder_or_kind_is_refused_and_left(
 
 def test_two_runs_do_not_write_one_csv(digits, whole, tmp_path, capfd):
     output = tmp_path / "out.csv"
-    with answers.locked(output):
+    with answers.lock(output):
         line = complaint(capfd, "classify", DIGITS, digits, "--output", output)
     assert "is being written by another process" in line
 
