@@ -21,7 +21,7 @@ counted cut decoded described done drawn fed filled fitted fitting followed foun
 given grouped held joined kept known labelled loaded looked made matched measured
 merged moved named normalized opened ordered packed paired parsed picked planned put
 quantized read_back rebuilt removed renamed replaced resized rewritten rounded run_on
-saved scaled seen selected shown shrunk skipped smoothed sorted split stacked started
+saved scaled seen selected shown shrunk skipped smoothed sorted stacked started
 stored taken taught told tried typed used watched written
 """
 PARTICIPLES = frozenset(_WORDS.split())

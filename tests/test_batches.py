@@ -135,4 +135,4 @@ def test_nothing_is_decoded_before_a_batch_is_asked_for():
     images.batches, images.epochs(lambda: 0)
     assert "_arrays" not in vars(images)
     next(iter(images.batches))
-    assert "_kept" in vars(images)
+    assert "_arrays" in vars(images)
