@@ -5,7 +5,7 @@ RESHAPE. Names of operations become names of the file's tensors: recipes match t
 
 Every accelerator gets the same graph, so nothing rests on how one of them reads a shape:
 tokens are `(1, n, d)` and heads `(1, h, n, e)`, a batch of one image, and a constant of
-an elementwise operation has the rank of what it meets (`layout.py` says why).
+an elementwise operation has the rank of what it meets (`gpu/pitfalls.py` says why).
 """
 
 import numpy as np
