@@ -29,7 +29,8 @@ def quiet() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         shown = False
         try:
-            with contextlib.redirect_stderr(ours):
+            # What stands in its place, as in a notebook, is not held back anyway.
+            with contextlib.redirect_stderr(ours if _is_own() else sys.stderr):
                 yield
         except (ValueError, OSError, MemoryError):
             raise
@@ -45,6 +46,14 @@ def quiet() -> Iterator[None]:
             if shown:
                 held.seek(0)
                 os.write(2, held.read())
+
+
+def _is_own() -> bool:
+    """Whether Python's `sys.stderr` writes to file descriptor 2."""
+    try:
+        return sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def _own_words(error: Exception) -> str | None:

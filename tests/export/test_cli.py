@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 from keras_vit_cli.main import main
-from keras_vit_cli.train import _kept
+from keras_vit_cli.train import _what_is_kept
 from keras_vit_device.classifier import Classifier
 from PIL import Image
 
@@ -328,9 +328,9 @@ def test_an_interrupted_training_is_resumed_and_other_options_are_refused(
         assert main([*arguments, "--output", str(folder)]) == 130
     assert f"--resume {folder} goes on" in capfd.readouterr().err
     (folder / "model.keras").rename(tmp_path / "best")  # as in the first epoch
-    assert _kept(folder) == f"--resume {folder} goes on."
+    assert _what_is_kept(folder) == f"--resume {folder} goes on."
     (tmp_path / "best").rename(folder / "model.keras")
-    assert "nothing was kept" in _kept(tmp_path)
+    assert "nothing was kept" in _what_is_kept(tmp_path)
     line = complaint(capfd, "train", "--resume", folder, "--epochs", 3, "--seed", 4)
     assert "recipe.epochs was 2, is 3" in line and "seed was 0, is 4" in line
     line = complaint(capfd, "train", "--resume", folder, "--recipe", "smal")

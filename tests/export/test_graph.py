@@ -92,7 +92,7 @@ def test_any_rewrite_can_be_switched_off(missing, make, image):
 def quickly_quantized(content, recipe, pixels):
     """By a recipe, without choosing how."""
     if recipe.roundings:
-        return quantize(content, recipe.rounded(MIN_MAX))
+        return quantize(content, recipe.with_rounding(MIN_MAX))
     if not recipe.needs_images:
         return quantize(content, recipe)
     statistics = calibration.collect(content, pixels)
@@ -128,7 +128,7 @@ def test_the_float32_file_of_every_option_is_the_keras_model(
     error = np.abs(got - expected).max() / np.abs(expected).max()
     assert error <= TFLITE_BOUND
     # And so is it in NumPy, which rounds to 16 bits elsewhere.
-    monkeypatch.setattr(machine, "rounded", lambda x: np.asarray(x, np.float32))
+    monkeypatch.setattr(machine, "to_half", lambda x: np.asarray(x, np.float32))
     monkeypatch.setattr(machine, "_shorten", lambda x: None)
     for short_sums in (False, True):
         found = machine.Machine(content, short_sums)(pixels[0])[name][0]

@@ -1,4 +1,7 @@
+import contextlib
+import io
 import os
+import sys
 
 import pytest
 from keras_vit_device.terminal import quiet
@@ -24,3 +27,12 @@ def test_a_users_mistake_explains_itself(mistake, capfd):
         os.write(2, b"noise\n")
         raise mistake
     assert capfd.readouterr().err == ""
+
+
+def test_what_stands_in_place_of_stderr_gets_what_python_writes(capfd):
+    # As in a notebook, where file descriptor 2 is not what people see.
+    shown = io.StringIO()
+    with contextlib.redirect_stderr(shown), quiet():
+        print("ours", file=sys.stderr)
+        os.write(2, b"noise\n")
+    assert (shown.getvalue(), capfd.readouterr().err) == ("ours\n", "")
