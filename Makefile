@@ -23,7 +23,7 @@ test-long: .venv/installed-test
 	@$(BIN)/python -m pytest -m long
 
 test-devices: .venv/installed-devices export/web/node_modules/.package-lock.json
-	@tests/devices/environments.sh
+	@tests/runtimes/environments.sh
 	@$(BIN)/python -m pytest -m devices
 
 lint: .venv/installed-test

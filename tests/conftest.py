@@ -150,3 +150,88 @@ def stripes():
         return from_arrays("stripes", names, images.astype("uint8"), labels, rows)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    return np.random.default_rng(1).integers(0, 256, (16, 8, 12, 3)).astype("uint8")
+
+
+@pytest.fixture(scope="session")
+def images(pixels):
+    """Batches of random images and labels of three classes."""
+    import tensorflow as tf
+
+    labels = np.random.default_rng(2).integers(0, 3, len(pixels)).astype("int32")
+    return tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8)
+
+
+@pytest.fixture
+def model(tiny, randomize):
+    """Wide enough that 8 bits round as they do in real models."""
+    from keras_vit import build_vit
+
+    fields = {"width": 32, "num_heads": 2, "mlp_dim": 64, "stem": (8,)}
+    return randomize(build_vit(tiny(**fields)))
+
+
+@pytest.fixture
+def float_model(model):
+    from keras_vit_export.graph.convert import convert_graph, read_origin
+    from keras_vit_export.graph.rewrites import rewrite
+
+    return convert_graph(rewrite(read_origin(model).graph))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """An untrained model of the digits, for what needs no right answer."""
+    from keras_vit import ViTConfig, build_vit
+    from keras_vit.files import save_model
+
+    names = tuple("0123456789")
+    config = ViTConfig.from_variant(
+        "nano/4", image_size=8, channels=1, num_classes=10, class_names=names, depth=1
+    )
+    save_model(build_vit(config), tmp_path / "model.keras")
+    return tmp_path / "model.keras"
+
+
+@pytest.fixture
+def digit(tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    image = Image.fromarray((images[0].reshape(8, 8) * 15.9).astype("uint8"))
+    image.save(tmp_path / "digit.png")
+    return tmp_path / "digit.png", str(labels[0])
+
+
+@pytest.fixture(scope="session")
+def shades():
+    """Batches of labelled images, ordered by class, that any such model tells apart."""
+    import tensorflow as tf
+    from shades import CENTRES, SHAPE
+
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20)
+    pixels = 255 * CENTRES[labels, None, None, None] + rng.normal(0, 9, (60, *SHAPE))
+    return tf.data.Dataset.from_tensor_slices(
+        (pixels.clip(0, 255).astype("uint8"), labels)
+    ).batch(16)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two classes that are easy to tell, and one file that is no image."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 155)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(low, low + 100, (20, 16, 3)).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / f"photos/{name}/{index}.png")
+    (tmp_path / "photos/dark/notes.txt").write_text("no image")
+    return tmp_path / "photos"

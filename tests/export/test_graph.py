@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from covering import COVERING, check_layout
 from keras_vit_device.tflite.operations import read_graph, read_operations
 from keras_vit_export.activations import logits_name, read_all
 from keras_vit_export.gpu import machine
@@ -17,8 +18,6 @@ from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import MIN_MAX, RECIPES
 
 from keras_vit import build_vit
-
-from .conftest import COVERING, check_layout
 
 # TFLite builtins that phones, GPUs and NPUs take; and none that selects or fills.
 ALLOWED = {

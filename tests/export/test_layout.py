@@ -6,13 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from covering import check_layout
 from keras_vit_export.exporter import export
 from keras_vit_export.gpu.pitfalls import pitfalls
 from keras_vit_export.report.wording import details
 
-from .conftest import check_layout
-
-OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
+OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "runtimes/old_layout.tflite"
 
 
 def test_smoothing_brings_no_shape_to_guess(model, pixels):

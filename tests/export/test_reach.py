@@ -4,16 +4,15 @@ import pathlib
 
 import numpy as np
 import pytest
+from commands import complaint
 from keras_vit_device import accelerators
 from keras_vit_device.accelerators import Trial
 from keras_vit_export import Classifier
 from keras_vit_export.gpu.reach import Reach, reach
 from keras_vit_export.report.wording import notes, rows, table
 
-from .conftest import complaint
-
 ROOT = pathlib.Path(__file__).parents[2]
-OLD_LAYOUT = ROOT / "tests/devices/old_layout.tflite"
+OLD_LAYOUT = ROOT / "tests/runtimes/old_layout.tflite"
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from .page import DIGITS, ROOT, digit_files, photo_files
 pytestmark = pytest.mark.devices
 
 # Graphs were laid out like this when LiteRT's GPU answered them wrongly, in silence.
-OLD_LAYOUT = ROOT / "tests/devices/old_layout.tflite"
+OLD_LAYOUT = ROOT / "tests/runtimes/old_layout.tflite"
 
 
 def self_test_of(path):

@@ -15,7 +15,7 @@ from keras_vit.files import load_model
 from .runtimes import GPU, ROOT, variables, why_missing
 
 # Graphs were laid out like this when LiteRT's GPU answered them wrongly, in silence.
-OLD = ROOT / "tests/devices/old_layout.tflite"
+OLD = ROOT / "tests/runtimes/old_layout.tflite"
 
 
 @dataclasses.dataclass(frozen=True)

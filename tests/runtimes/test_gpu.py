@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import chromium
 import numpy as np
 import pytest
-from export.conftest import COVERING
+from covering import COVERING
 from keras_vit_cli import web
 from keras_vit_device.accelerators import PARTLY, REFUSED, WHOLLY
 from keras_vit_device.classifier import Classifier

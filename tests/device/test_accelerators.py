@@ -15,7 +15,7 @@ from keras_vit_device import accelerators
 from keras_vit_device.accelerators import Trial, attempt, fastest
 from keras_vit_export import Classifier
 
-OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
+OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "runtimes/old_layout.tflite"
 
 DRIVER = """
 import os, sys, time

@@ -3,10 +3,9 @@
 import json
 
 import numpy as np
+from commands import complaint
 from keras_vit_cli.main import main
 from PIL import Image
-
-from .conftest import complaint
 
 
 def test_explain_draws_and_says_what_it_saw(saved, photos, tmp_path, capfd):

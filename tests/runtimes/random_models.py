@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import keras
 import numpy as np
-from export.conftest import COVERING
+from covering import COVERING
 from export.test_graph import quickly_quantized
 from keras_vit_export.graph import inference
 from keras_vit_export.graph.convert import convert_graph

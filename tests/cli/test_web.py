@@ -15,10 +15,9 @@ import sys
 import threading
 
 import pytest
+from commands import complaint
 from keras_vit_cli import web
 from keras_vit_cli.main import main
-
-from .conftest import complaint
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGE = ROOT / "export/web"

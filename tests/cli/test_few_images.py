@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from commands import complaint
 from keras_vit_cli.main import _parser, main
 from keras_vit_cli.plans import new_plan, resumed_plan
 from keras_vit_cli.train import _build
@@ -14,8 +15,6 @@ import keras_vit
 from keras_vit.files import save_model
 from keras_vit.training.callbacks import Progress
 from tests.conftest import pictures_off
-
-from .conftest import complaint
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,15 @@ import json
 import pathlib
 
 import numpy as np
+from commands import complaint
 from foreign import with_contract
 from keras_vit_cli.main import main
 from keras_vit_device import accelerators
 from keras_vit_device.accelerators import Trial
 from keras_vit_export import Classifier
 
-from .conftest import complaint
-
 DIGITS = pathlib.Path(__file__).parents[2] / "models/digits.tflite"
-OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "devices/old_layout.tflite"
+OLD_LAYOUT = pathlib.Path(__file__).parents[1] / "runtimes/old_layout.tflite"
 
 
 def test_the_file_says_what_it_is_and_what_was_measured(capsys, tmp_path):

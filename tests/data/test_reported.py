@@ -6,14 +6,13 @@ import pathlib
 import shutil
 
 import pytest
+from commands import complaint
 from keras_vit_cli.data import find_source
 from keras_vit_cli.main import main
 
 from keras_vit.data.reported import choose_part
 from keras_vit.data.trained_on import make_record
 from tests.conftest import write_images
-
-from .conftest import complaint
 
 
 def options(folder, model="elsewhere/m.keras", split=None):

@@ -10,7 +10,13 @@ from safetensors.numpy import load_file, save_file
 
 from keras_vit.training import runs
 from keras_vit.training.callbacks import Checkpoints, NoNumberError, Progress
-from tests.test_resume import Killed, assert_same, assert_saved_is_best, outcome, run
+from tests.training.test_resume import (
+    Killed,
+    assert_same,
+    assert_saved_is_best,
+    outcome,
+    run,
+)
 
 FEW = {"every": 0, "epochs": 2}
 MORE = {**FEW, "epochs": 5}

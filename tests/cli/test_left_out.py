@@ -4,10 +4,9 @@ import pathlib
 import unicodedata
 
 import pytest
+from commands import complaint
 from keras_vit_cli.main import main
 from PIL import Image
-
-from .conftest import complaint
 
 DIGITS = pathlib.Path(__file__).parents[2] / "models/digits.tflite"
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"

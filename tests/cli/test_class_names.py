@@ -3,11 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from commands import complaint
 from keras import layers
 from keras_vit_cli.main import main
 from keras_vit_device.tflite.labels import parse, told_apart
-
-from .conftest import complaint
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import complaint
 from keras_vit_cli.main import main
 from keras_vit_device.files import check_writable, write_together
 from keras_vit_export.graph import convert
@@ -16,8 +17,6 @@ from PIL import Image
 
 from keras_vit import ViTConfig, build_vit
 from keras_vit.files import save_model
-
-from .conftest import complaint
 
 
 @pytest.mark.parametrize(

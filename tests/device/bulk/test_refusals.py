@@ -2,10 +2,10 @@
 
 import shutil
 
+from commands import complaint
 from keras_vit_device.bulk import answers
 from keras_vit_device.tflite import metadata
 
-from ..conftest import complaint
 from .running import DIGITS, ROOT
 
 

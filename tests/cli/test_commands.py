@@ -9,12 +9,11 @@ import time
 
 import numpy as np
 import pytest
+from commands import complaint, run
 from keras_vit_cli.main import main
 from keras_vit_cli.train import _what_is_kept
 from keras_vit_device.classifier import Classifier
 from PIL import Image
-
-from .conftest import complaint, run
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -76,7 +76,7 @@ def why_missing(environment: str) -> str | None:
     log = ENVIRONMENTS / f"{environment}.log"
     if log.is_file():
         return log.read_text().strip().splitlines()[-1]
-    return "tests/devices/environments.sh was not run"
+    return "tests/runtimes/environments.sh was not run"
 
 
 def variables() -> dict[str, str]:
@@ -227,7 +227,7 @@ def _process(runtime, material, scratch):
 
     def answer(name):
         result.unlink(missing_ok=True)
-        runner = ROOT / "tests/devices/runner.py"
+        runner = ROOT / "tests/runtimes/runner.py"
         model = material / f"{name}.tflite"
         run = subprocess.run(
             [runtime.python, runner, runtime.kind, model, material, result],

@@ -17,7 +17,7 @@ from keras_vit.training import callbacks, runs
 from keras_vit.training.hosts import cluster, distribution
 from tests import processes
 from tests.conftest import pictures_off, split_at
-from tests.test_cluster import free_ports
+from tests.training.test_cluster import free_ports
 
 EPOCHS = 3
 

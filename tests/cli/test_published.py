@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from commands import complaint
 from keras_vit_cli.main import main
 from keras_vit_export import Classifier, export
 
@@ -13,8 +14,6 @@ from keras_vit.features import feature_model
 from keras_vit.weights import load_checkpoint
 from tests.weights import dialects
 from tests.weights.dialects import Size
-
-from .conftest import complaint
 
 SIZE = {"width": 32, "num_heads": 2, "mlp_dim": 64, "grid": (2, 2)}
 
