@@ -1,9 +1,58 @@
 """build_vit(config) -> keras.Model. Wiring only: blocks own no weights."""
 
+from typing import Any
+
 import keras
 
 from keras_vit import layers
 from keras_vit.config import ViTConfig
+
+# Which argument of a layer is which field of the configuration: `build_vit` writes it
+# there, `reuse.config_of` reads it back. Of blocks, layers are named by their branch.
+FIELDS = {
+    "scaling": {
+        "mean": "mean",
+        "std": "std",
+        "resize": "resize",
+        "interpolation": "interpolation",
+        "crop": "crop",
+    },
+    "stem": {"filters": "stem"},
+    "patches": {"width": "width"},
+    "prefix_tokens": {
+        "class_token": "class_token",
+        "distillation_token": "distillation_token",
+        "num_registers": "num_registers",
+    },
+    "patch_dropout": {"rate": "patch_dropout"},
+    "attention": {
+        "num_heads": "num_heads",
+        "qk_norm": "qk_norm",
+        "norm_epsilon": "norm_epsilon",
+        "dropout": "attention_dropout",
+    },
+    "mlp": {"mlp_dim": "mlp_dim", "activation": "activation", "dropout": "dropout"},
+    "scale": {"initial": "layer_scale"},
+    "head": {
+        "num_classes": "num_classes",
+        "hidden": "head_hidden",
+        "activation": "head_activation",
+        "dropout": "head_dropout",
+        "class_names": "class_names",
+    },
+}
+POSITIONS = {
+    "learned": layers.LearnedPositions,
+    "sinusoidal_1d": layers.Sinusoidal1DPositions,
+    "sincos_2d": layers.SinCos2DPositions,
+}
+POOLS = {
+    "token": layers.TokenPool,
+    "mean": layers.MeanPool,
+    "token_and_mean": layers.TokenAndMeanPool,
+    "sequence": layers.SequencePool,
+    "map": layers.AttentionPool,
+}
 
 
 def build_vit(config: ViTConfig, name: str | None = None) -> keras.Model:
@@ -38,18 +87,13 @@ def _free_name() -> str:
 
 def embed(image, config: ViTConfig):
     """Pixels -> patch tokens with positions, after the prefix tokens."""
-    x = layers.PixelScaling(
-        config.mean,
-        config.std,
-        resize=config.resize,
-        interpolation=config.interpolation,
-        crop=config.crop,
-        name="scaling",
-    )(image)
+    x = layers.PixelScaling(**_fields("scaling", config), name="scaling")(image)
     if config.stem:
-        x = layers.ConvStem(config.stem, name="stem")(x)
-    pixels_per_patch = config.patch_size // 2 ** len(config.stem)
-    x = layers.PatchEmbedding(config.width, pixels_per_patch, name="patches")(x)
+        x = layers.ConvStem(**_fields("stem", config), name="stem")(x)
+    side = config.patch_size // 2 ** len(config.stem)
+    x = layers.PatchEmbedding(
+        **_fields("patches", config), patch_size=side, name="patches"
+    )(x)
     if config.positions_cover_prefix:
         x = _positions(config)(_prepend_tokens(x, config))
     else:
@@ -58,24 +102,25 @@ def embed(image, config: ViTConfig):
         x = keras.layers.Dropout(config.dropout, name="embedding_dropout")(x)
     if config.patch_dropout:
         x = layers.PatchDropout(
-            config.patch_dropout, config.num_prefix_tokens, name="patch_dropout"
+            **_fields("patch_dropout", config),
+            num_prefix_tokens=config.num_prefix_tokens,
+            name="patch_dropout",
         )(x)
     return x
+
+
+def _fields(layer: str, config: ViTConfig) -> dict[str, Any]:
+    """What a layer takes of the configuration."""
+    return {name: getattr(config, field) for name, field in FIELDS[layer].items()}
 
 
 def encoder_block(x, config: ViTConfig, index: int):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
     name = f"block_{index:02d}"
     attention = layers.MultiHeadAttention(
-        config.num_heads,
-        qk_norm=config.qk_norm,
-        norm_epsilon=config.norm_epsilon,
-        dropout=config.attention_dropout,
-        name=f"{name}_attention",
+        **_fields("attention", config), name=f"{name}_attention"
     )
-    mlp = layers.FeedForward(
-        config.mlp_dim, config.activation, config.dropout, name=f"{name}_mlp"
-    )
+    mlp = layers.FeedForward(**_fields("mlp", config), name=f"{name}_mlp")
     y = queries = _norm(config, f"{attention.name}_norm")(x)
     if index == config.depth - 1 and config.pool == "token":
         first = layers.FirstTokens(1 + config.distillation_token, name="pool_reads")
@@ -90,7 +135,7 @@ def encoder_block(x, config: ViTConfig, index: int):
 
 def _add_branch(x, y, name, config: ViTConfig, index: int):
     if config.layer_scale is not None:
-        y = layers.LayerScale(config.layer_scale, name=f"{name}_scale")(y)
+        y = layers.LayerScale(**_fields("scale", config), name=f"{name}_scale")(y)
     if config.drop_path:
         # Divided first: the last block's rate is then drop_path to the last bit.
         rate = config.drop_path * (index / (config.depth - 1))
@@ -119,42 +164,25 @@ def _norm(config, name):
 
 
 def _positions(config):
-    if config.positions == "sincos_2d":
-        return layers.SinCos2DPositions(config.grid, name="positions")
-    kinds = {
-        "learned": layers.LearnedPositions,
-        "sinusoidal_1d": layers.Sinusoidal1DPositions,
-    }
-    return kinds[config.positions](name="positions")
+    grid = {"grid": config.grid} if config.positions == "sincos_2d" else {}
+    return POSITIONS[config.positions](**grid, name="positions")
 
 
 def _prepend_tokens(x, config):
     if not config.num_prefix_tokens:
         return x
-    return layers.PrefixTokens(
-        config.class_token,
-        config.distillation_token,
-        config.num_registers,
-        name="prefix_tokens",
-    )(x)
+    fields = _fields("prefix_tokens", config)
+    return layers.PrefixTokens(**fields, name="prefix_tokens")(x)
 
 
 def _pool(config):
-    if config.pool == "token":
-        return layers.TokenPool(name="pool")
-    if config.pool == "mean":
-        return layers.MeanPool(config.num_prefix_tokens, name="pool")
-    if config.pool == "token_and_mean":
-        return layers.TokenAndMeanPool(config.num_prefix_tokens, name="pool")
-    if config.pool == "sequence":
-        return layers.SequencePool(name="pool")
-    return layers.AttentionPool(
-        config.num_heads,
-        config.mlp_dim,
-        config.activation,
-        config.norm_epsilon,
-        name="pool",
-    )
+    names = {
+        "mean": ("num_prefix_tokens",),
+        "token_and_mean": ("num_prefix_tokens",),
+        "map": ("num_heads", "mlp_dim", "activation", "norm_epsilon"),
+    }
+    given = [getattr(config, name) for name in names.get(config.pool, ())]
+    return POOLS[config.pool](*given, name="pool")
 
 
 def _after_pool(pooled, config, suffix=""):
@@ -165,11 +193,5 @@ def _after_pool(pooled, config, suffix=""):
 
 def _head(config, name, head_output):
     return layers.ClassificationHead(
-        config.num_classes,
-        hidden=config.head_hidden,
-        activation=config.head_activation,
-        dropout=config.head_dropout,
-        head_output=head_output,
-        class_names=config.class_names,
-        name=name,
+        **_fields("head", config), head_output=head_output, name=name
     )

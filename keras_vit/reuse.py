@@ -2,17 +2,30 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_vit import layers
 from keras_vit.config import ViTConfig
-from keras_vit.model import build_vit
+from keras_vit.model import FIELDS, POOLS, POSITIONS, build_vit
 from keras_vit.resampling import resize_positions
 
 # Of red, green and blue in luma: what Pillow and MediaPipe make grey of.
 _LUMA = (0.299, 0.587, 0.114)
+
+
+# Layers that only some models have, and what their fields are where they don't.
+_OPTIONAL = ("stem", "prefix_tokens", "patch_dropout", "scale")
+_ABSENT = {
+    "stem": (),
+    "class_token": False,
+    "distillation_token": False,
+    "num_registers": 0,
+    "patch_dropout": 0.0,
+    "layer_scale": None,
+}
 
 
 def config_of(model: keras.Model) -> ViTConfig:
@@ -34,7 +47,7 @@ def config_of(model: keras.Model) -> ViTConfig:
             f"{model.name!r} that ends in {model.layers[-1].name!r}"
         )
     try:
-        return ViTConfig(**_embedding_fields(model, found), **_block_fields(found))
+        return ViTConfig(**_ABSENT | _read_fields(found) | _shape_fields(model, found))
     except (AttributeError, KeyError) as error:
         raise ValueError(
             "config_of reads models made by build_vit. Received: a model with layers of "
@@ -145,73 +158,43 @@ def with_image_size(
     return copy
 
 
-def _embedding_fields(model, found):
-    _, height, width, channels = model.input_shape
-    scaling, patches = found["scaling"], found["patches"]
-    stem = found["stem"].filters if "stem" in found else ()
-    kinds = {
-        layers.LearnedPositions: "learned",
-        layers.Sinusoidal1DPositions: "sinusoidal_1d",
-        layers.SinCos2DPositions: "sincos_2d",
+def _read_fields(found: dict[str, keras.Layer]) -> dict[str, Any]:
+    """Fields that are arguments of layers, as `FIELDS` has them."""
+    places = {name: name for name in FIELDS}
+    places |= {name: f"block_00_{name}" for name in ("attention", "mlp")}
+    places["scale"] = "block_00_mlp_scale"
+    return {
+        field: getattr(found[places[layer]], argument)
+        for layer, arguments in FIELDS.items()
+        for argument, field in arguments.items()
+        if places[layer] in found or layer not in _OPTIONAL
     }
-    fields = {"class_token": False, "distillation_token": False, "num_registers": 0}
-    if "prefix_tokens" in found:
-        fields = {name: getattr(found["prefix_tokens"], name) for name in fields}
+
+
+def _shape_fields(model: keras.Model, found: dict[str, keras.Layer]) -> dict[str, Any]:
+    """Fields that follow from which layers there are, of what kind, in which order."""
+    _, height, width, channels = model.input_shape
     order = list(found)
+    stem = found["stem"].filters if "stem" in found else ()
     covers = "prefix_tokens" in found and (
         order.index("prefix_tokens") < order.index("positions")
     )
-    dropped = found.get("patch_dropout")
-    return fields | {
+    depth = sum(name.endswith("_mlp_add") for name in found)
+    drop_path = found.get(f"block_{depth - 1:02d}_mlp_drop_path")
+    softmax = found["head"].head_output == "softmax" or "probabilities" in found
+    return {
         "image_size": (height, width),
         "channels": channels,
-        "resize": scaling.resize,
-        "interpolation": scaling.interpolation,
-        "crop": scaling.crop,
-        "mean": scaling.mean,
-        "std": scaling.std,
-        "stem": stem,
-        "patch_size": patches.patch_size * 2 ** len(stem),
-        "width": patches.width,
-        "positions": kinds[type(found["positions"])],
+        "patch_size": found["patches"].patch_size * 2 ** len(stem),
+        "positions": _name_of(found["positions"], POSITIONS),
         "positions_cover_prefix": covers,
-        "patch_dropout": dropped.rate if dropped else 0.0,
-    }
-
-
-def _block_fields(found):
-    attention, mlp, head = (
-        found[name] for name in ("block_00_attention", "block_00_mlp", "head")
-    )
-    depth = sum(name.endswith("_mlp_add") for name in found)
-    scale = found.get("block_00_mlp_scale")
-    drop_path = found.get(f"block_{depth - 1:02d}_mlp_drop_path")
-    pools = {
-        layers.TokenPool: "token",
-        layers.MeanPool: "mean",
-        layers.TokenAndMeanPool: "token_and_mean",
-        layers.AttentionPool: "map",
-        layers.SequencePool: "sequence",
-    }
-    order = list(found)
-    softmax = head.head_output == "softmax" or "probabilities" in found
-    return {
         "depth": depth,
-        "num_heads": attention.num_heads,
-        "qk_norm": attention.qk_norm,
-        "norm_epsilon": attention.norm_epsilon,
-        "attention_dropout": attention.dropout,
-        "mlp_dim": mlp.mlp_dim,
-        "activation": mlp.activation,
-        "dropout": mlp.dropout,
-        "layer_scale": scale.initial if scale else None,
         "drop_path": drop_path.rate if drop_path else 0.0,
-        "pool": pools[type(found["pool"])],
+        "pool": _name_of(found["pool"], POOLS),
         "norm_after_pool": order.index("final_norm") > order.index("pool"),
-        "num_classes": head.num_classes,
-        "head_hidden": head.hidden,
-        "head_activation": head.activation,
-        "head_dropout": head.dropout,
         "head_output": "softmax" if softmax else "logits",
-        "class_names": head.class_names,
     }
+
+
+def _name_of(layer: keras.Layer, kinds: dict[str, type]) -> str:
+    return {kind: name for name, kind in kinds.items()}[type(layer)]
