@@ -13,20 +13,16 @@ and hand their dtype policy to the layers inside them.
 """
 
 from keras_vit.layers.attention import MultiHeadAttention, scaled_dot_product_attention
-from keras_vit.layers.head import (
+from keras_vit.layers.head import ClassificationHead
+from keras_vit.layers.mlp import FeedForward
+from keras_vit.layers.patches import PatchDropout, PatchEmbedding
+from keras_vit.layers.pixels import PixelScaling
+from keras_vit.layers.pooling import (
     AttentionPool,
-    ClassificationHead,
     MeanPool,
     SequencePool,
     TokenAndMeanPool,
     TokenPool,
-)
-from keras_vit.layers.mlp import FeedForward
-from keras_vit.layers.patches import (
-    ConvStem,
-    PatchDropout,
-    PatchEmbedding,
-    PixelScaling,
 )
 from keras_vit.layers.positions import (
     LearnedPositions,
@@ -36,6 +32,7 @@ from keras_vit.layers.positions import (
     sinusoidal_1d,
 )
 from keras_vit.layers.residual import DropPath, LayerScale
+from keras_vit.layers.stem import ConvStem
 from keras_vit.layers.tokens import FirstTokens, PrefixTokens
 
 __all__ = [
