@@ -6,6 +6,7 @@ import sys
 from keras_vit_device import bulk
 from keras_vit_device.classifier import most_probable
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import one_line
 
 from keras_vit_cli.arguments import given_ends, image_paths, open_model
 
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             image = classifier.read(path)
         except OSError as error:
-            print(" ".join(str(error).split()), file=sys.stderr)
+            print(one_line(error), file=sys.stderr)
             unreadable += 1
             continue
         probabilities = classifier.probabilities([image])[0]

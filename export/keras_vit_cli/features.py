@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 from keras_vit_device.files import check_writable, whole_file, write_json
+from keras_vit_device.terminal import one_line
 from tqdm import tqdm
 
 from keras_vit.features import feature_model
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 images.append(classifier.read(path))
             except OSError as error:
-                print(" ".join(str(error).split()), file=sys.stderr)
+                print(one_line(error), file=sys.stderr)
                 continue
             read.append(str(path))
         if images:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from keras_vit_device.terminal import quiet
+from keras_vit_device.terminal import one_line, quiet
 
 from keras_vit_cli.options.export import (
     add_benchmark,
@@ -78,7 +78,7 @@ def _import(modules: Sequence[str]) -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"{PROGRAM}: {' '.join(message.split())}", file=sys.stderr)
+    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
     return status
 
 

@@ -20,6 +20,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from keras_vit_device.terminal import one_line
+
 CHOICES = ("cpu", "gpu", "auto")
 # Seconds for compiling and running; a phone's driver takes some for its kernels.
 PATIENCE = 60.0
@@ -222,7 +224,7 @@ def _failure(log: str) -> Trial:
     listed = [words] if (words := name_unsupported(log)) else []
     errors = re.findall(r"^\w*(?:Error|Exception): .+", log, re.MULTILINE)[-1:]
     first, *_ = [*kernels, *listed, *errors, "it ends without a word"]
-    return Trial(REFUSED, " ".join(first.split())[:200])
+    return Trial(REFUSED, one_line(first, 200))
 
 
 def name_unsupported(log: str) -> str:

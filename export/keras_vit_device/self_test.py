@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from keras_vit_device.terminal import one_line
+
 KEY = "self_test"  # in the contract
 # h * h of two numbers below it fits into 32 bits with a sign, as Kotlin's Int.
 _PRIME = 46337
@@ -194,7 +196,7 @@ def find_self_test(contract: Mapping[str, Any], num_classes: int) -> SelfTest | 
             and 0 < found.tolerance < 1
         )
     except Exception as error:  # whatever a file may hold
-        reason = " ".join(str(error).split())[:100]
+        reason = one_line(error, 100)
         raise UselessError(f"its self-test is damaged. {reason}") from error
     if not whole:
         raise UselessError("its self-test is damaged.")

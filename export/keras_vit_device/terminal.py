@@ -8,6 +8,16 @@ import tempfile
 from collections.abc import Iterator
 
 
+def one_line(told: object, most: int | None = None) -> str:
+    """An error or another text without its line breaks.
+
+    Args:
+        told: What is to be said.
+        most: Characters of it, where others' messages have no end.
+    """
+    return " ".join(str(told).split())[:most]
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Holds back file descriptor 2 in the block; shows it only if the block fails.

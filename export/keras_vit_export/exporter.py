@@ -11,6 +11,7 @@ import keras
 from keras_vit_device.classifier import Classifier
 from keras_vit_device.self_test import KEY as SELF_TEST
 from keras_vit_device.self_test import SelfTest, make_self_test
+from keras_vit_device.terminal import one_line
 from keras_vit_device.tflite import metadata
 from tqdm import tqdm
 
@@ -174,7 +175,7 @@ class Exporter:
             try:
                 made[name] = self.convert(name)
             except RuntimeError as error:
-                refused[name] = " ".join(str(error).split())
+                refused[name] = one_line(error)
         if not made:
             raise RuntimeError(next(iter(refused.values())))
         return made, refused

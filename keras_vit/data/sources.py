@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 from keras_vit_device.pixels import open_image
+from keras_vit_device.terminal import one_line
 
 from keras_vit.config import Preprocessing, check_choice
 from keras_vit.data import folders
@@ -265,7 +266,7 @@ def _download(builder, name) -> None:
     try:
         builder.download_and_prepare()
     except Exception as error:  # each data set fails in its own way
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ValueError(
             f"Data set {name!r} could not be downloaded or prepared in "
             f"'{builder.data_dir}'. {type(error).__name__}: {reason}"

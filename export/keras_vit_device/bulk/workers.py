@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from keras_vit_device.classifier import Classifier, most_probable
-from keras_vit_device.terminal import quiet
+from keras_vit_device.terminal import one_line, quiet
 
 # Its content, and what was said of its ends.
 Model = tuple[bytes, dict[str, Any]]
@@ -130,7 +130,7 @@ def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
         image = classifier.read(folder / name)
         probabilities = classifier.probabilities([image])[0]
     except (OSError, ValueError) as error:  # no image, or one without an answer
-        return [name, *[""] * 6, " ".join(str(error).split())]
+        return [name, *[""] * 6, one_line(error)]
     best = most_probable(classifier.class_names, probabilities, 3)
     answers = [(class_name, f"{part:.4f}") for class_name, part in best]
     cells = [*itertools.chain(*answers), *[""] * 4][:6]  # two classes have no third

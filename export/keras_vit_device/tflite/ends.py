@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_vit_device.pixel_scale import PixelScale, common
 from keras_vit_device.pixels import fit_array
+from keras_vit_device.terminal import one_line
 from keras_vit_device.tflite.end_types import FLOAT
 from keras_vit_device.tflite.file import OpenedFile
 
@@ -59,7 +60,7 @@ def find_rule(file: OpenedFile) -> dict[str, Any]:
     except Exception as error:  # whatever a file may hold
         raise ValueError(
             f"{file.name} is damaged: its preprocessing does not give images of "
-            f"{shape}. {' '.join(str(error).split())[:200]}"
+            f"{shape}. {one_line(error, 200)}"
         ) from error
     return rule
 

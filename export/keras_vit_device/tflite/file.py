@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_vit_device import interpreters
 from keras_vit_device.pixels import check_channels_last
+from keras_vit_device.terminal import one_line
 from keras_vit_device.tflite import metadata
 from keras_vit_device.tflite.end_types import KINDS, EndType
 from keras_vit_device.tflite.metadata import Attached
@@ -62,7 +63,7 @@ class OpenedFile:
         try:
             self.interpreter.invoke()
         except RuntimeError as error:  # damage that no digest could tell
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise ValueError(f"The model can't be run. {reason}") from error
         return self.interpreter.get_tensor(self.given["index"])[0]
 
@@ -89,7 +90,7 @@ def open_file(content: bytes, num_threads: int, name: str) -> OpenedFile:
     except interpreters.RefusedError as error:
         raise ValueError(f"{name}{error}") from error
     except Exception as error:  # a cut-off file fails in many places
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ValueError(
             f"{name} is cut off or is no TFLite model. {reason}"
         ) from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
+from keras_vit_device.terminal import one_line
 
 from keras_vit.config import check_choice
 from keras_vit_export.graph.forward import logits
@@ -209,7 +210,7 @@ def _conversion() -> Iterator[None]:
     try:
         yield
     except Exception as error:  # the converter's errors have no common class
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         if isinstance(error, (OSError, tf.errors.ResourceExhaustedError)):
             said = f"Converting takes more room than there is. {reason}"
             raise OSError(said) from error

@@ -22,9 +22,8 @@ from keras_vit_device.tflite.operations import (
 from litert_quantizer import Quantizer
 
 from keras_vit_export.graph.packing import pack
+from keras_vit_export.quantization.calibration import Range
 from keras_vit_export.quantization.recipes import GPTQ, Recipe, Rule
-
-Range = tuple[float, float]
 
 
 def quantize(

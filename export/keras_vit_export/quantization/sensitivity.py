@@ -9,10 +9,9 @@ from keras_vit_device.tflite.operations import WEIGHTED, Operation, read_operati
 from tqdm import tqdm
 
 from keras_vit_export.activations import logits_name, read_all, snr_db
+from keras_vit_export.quantization.calibration import Range
 from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import KEEP, Recipe
-
-Range = tuple[float, float]
 
 
 def layers(float_model: bytes, recipe: Recipe) -> list[str]:
