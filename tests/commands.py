@@ -19,3 +19,9 @@ def complaint(capfd, *arguments):
     from keras_vit_cli.main import main
 
     assert main([str(argument) for argument in arguments]) == 2
+    captured = capfd.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("keras-vit: ")
+    assert "Traceback" not in captured.err
+    return lines[0]
