@@ -8,8 +8,8 @@ from keras_vit_export.quantization.recipes import RECIPES
 from keras_vit_export.report import page
 
 from keras_vit.config import check_choice
-from keras_vit_cli.arguments import given_ends, open_keras
-from keras_vit_cli.data import data_for
+from keras_vit_cli.data import AskedData, data_for
+from keras_vit_cli.inputs import given_ends, open_keras
 from keras_vit_cli.printing import print_reach, print_table
 
 # Where files are tried, by what `--accelerator` says.
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     check_choice("--accelerator", options.accelerator, ACCELERATORS)
     places = ACCELERATORS[options.accelerator]
     classifier = open_keras(options.model, **given_ends(options))
-    data = data_for(classifier, options)
+    data = data_for(classifier, options.model, AskedData.of(options), options.split)
     exporter = Exporter(classifier, data)
     exporter.check_accelerators(places)
     for name, recipe in RECIPES.items():

@@ -8,7 +8,7 @@ from keras_vit_device.classifier import most_probable
 from keras_vit_device.files import check_writable, write_json
 from keras_vit_device.terminal import one_line
 
-from keras_vit_cli.arguments import given_ends, image_paths, open_model
+from keras_vit_cli.inputs import given_ends, image_paths, open_model
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,7 +1,10 @@
 """The data set that options name, told and fitted to a model."""
 
 import argparse
+import dataclasses
+import pathlib
 from collections.abc import Sequence
+from typing import Self
 
 from keras_vit_export.any_classifier import AnyClassifier
 
@@ -13,31 +16,53 @@ from keras_vit.data.reported import choose_part
 from keras_vit.data.trained_on import KEY, known_records
 
 
-def find_source(
-    options: argparse.Namespace, few: str = "refuse", dataset: str | None = None
-) -> ImageSource:
-    """The data set of `--dataset`, or another; what was guessed and left out is told."""
-    name = options.dataset if dataset is None else dataset
-    source = data.find_source(
-        name, data_dir=options.data_dir, broken=options.broken, few=few
-    )
-    for note in source.notes:
-        print(note)
-    return source
+@dataclasses.dataclass(frozen=True)
+class AskedData:
+    """What options say of a data set.
+
+    Attributes:
+        name: Of it, or its folder.
+        data_dir: Where TensorFlow Datasets keeps its files.
+        broken: What becomes of unreadable files.
+    """
+
+    name: str
+    data_dir: str | None
+    broken: str
+
+    @classmethod
+    def of(cls, options: argparse.Namespace, otherwise: str | None = None) -> Self:
+        """What was parsed; another data set where none is named."""
+        name = otherwise if options.dataset is None else options.dataset
+        return cls(name, options.data_dir, options.broken)
+
+    def open(self, few: str = "refuse") -> ImageSource:
+        """The data set; what was guessed and left out is told."""
+        source = data.find_source(
+            self.name, data_dir=self.data_dir, broken=self.broken, few=few
+        )
+        for note in source.notes:
+            print(note)
+        return source
 
 
 def data_for(
-    classifier: AnyClassifier, options: argparse.Namespace, *, whole: bool = False
+    classifier: AnyClassifier,
+    model: pathlib.Path,
+    asked: AskedData,
+    split: str | None,
+    *,
+    whole: bool = False,
 ) -> ImageData:
     """The data set, fitted to a model; both must mean the same classes.
 
-    Its `test` images are those that figures are of, which is told. Of a folder that the
-    model was not trained on they are all if `whole`.
+    Its `test` images are those that figures are of, which is told: of a split, if one is
+    asked for. Of a folder that the model was not trained on they are all if `whole`.
     """
-    source = find_source(options, "test" if whole else "refuse")
-    source = _match_classes(classifier, source, options)
+    source = asked.open("test" if whole else "refuse")
+    source = _match_classes(classifier, source, model)
     records = known_records({KEY: classifier.trained_on})
-    reported = choose_part(source, options.split, options.model, records, whole=whole)
+    reported = choose_part(source, split, model, records, whole=whole)
     for line in reported.words:
         print(line)
     return source.load(
@@ -46,7 +71,7 @@ def data_for(
 
 
 def _match_classes(
-    classifier: AnyClassifier, source: ImageSource, options: argparse.Namespace
+    classifier: AnyClassifier, source: ImageSource, model: pathlib.Path
 ) -> ImageSource:
     """The data set with its classes in the model's order."""
     # macOS and Linux may spell one name in two ways.
@@ -58,7 +83,7 @@ def _match_classes(
         classifier.named and sorted(known) != sorted(given)
     ):
         raise ValueError(
-            f"'{options.model}' and {options.dataset!r} differ in their classes. "
+            f"'{model}' and {source.name!r} differ in their classes. "
             f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
         )
     if not classifier.named:

@@ -10,7 +10,6 @@ from keras_vit_export.exporter import export_all
 from keras_vit.data import ImageSource, find_source
 from keras_vit.training.plan import TrainingPlan, new_config
 from keras_vit.training.recipes import TrainingRecipe
-from keras_vit_cli.arguments import next_free
 from keras_vit_cli.options.export import DEMO_EPOCHS
 from keras_vit_cli.printing import print_reach, print_table
 from keras_vit_cli.train import train_by_plan
@@ -19,7 +18,7 @@ from keras_vit_cli.train import train_by_plan
 def run(options: argparse.Namespace) -> int:
     """Bundled digits -> run folder with a model, its exports and their report."""
     check_writable(options.json)
-    folder = new_folder(options.output or next_free(pathlib.Path("runs/demo")))
+    folder = new_folder(options.output or _next_free(pathlib.Path("runs/demo")))
     source = find_source("digits")
     plan = demo_plan(source, options.epochs, options.seed)
     print(f"Training on 8 x 8 digits for {options.epochs} epochs.")
@@ -56,3 +55,11 @@ def demo_plan(
     return TrainingPlan(
         config=dataclasses.replace(config, drop_path=0.1), recipe=recipe, seed=seed
     )
+
+
+def _next_free(path: pathlib.Path) -> pathlib.Path:
+    """`path-1`, or the first such name with a higher number that is free."""
+    number = 1
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return free

@@ -8,8 +8,8 @@ from keras_vit_export.report import measure
 
 from keras_vit.chance import remarks
 from keras_vit.pictures import draw_confusion
-from keras_vit_cli.arguments import given_ends, open_model
-from keras_vit_cli.data import data_for
+from keras_vit_cli.data import AskedData, data_for
+from keras_vit_cli.inputs import given_ends, open_model
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,7 +19,9 @@ def run(options: argparse.Namespace) -> int:
     )
     check_writable(picture, options.json, read=[options.model])
     classifier = open_model(options.model, **given_ends(options))
-    data = data_for(classifier, options, whole=True)
+    data = data_for(
+        classifier, options.model, AskedData.of(options), options.split, whole=True
+    )
 
     granted = settle(classifier, data.validation)
     result = measure.evaluate(classifier, data.test)

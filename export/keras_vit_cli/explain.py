@@ -6,7 +6,7 @@ from keras_vit_device.files import check_writable, write_json
 
 from keras_vit import explain as see
 from keras_vit.reuse import config_of
-from keras_vit_cli.arguments import open_keras
+from keras_vit_cli.inputs import open_keras
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,8 +13,8 @@ from keras_vit_export.report import page
 from keras_vit_export.report.wording import details
 
 from keras_vit.config import check_choice
-from keras_vit_cli.arguments import given_ends, open_keras
-from keras_vit_cli.data import data_for
+from keras_vit_cli.data import AskedData, data_for
+from keras_vit_cli.inputs import given_ends, open_keras
 from keras_vit_cli.printing import print_reach, print_table
 
 
@@ -24,13 +24,19 @@ def run(options: argparse.Namespace) -> int:
     classifier = open_keras(options.model, **given_ends(options))
     if options.rgb:
         classifier = classifier.with_rgb_input()
-    data = data_for(classifier, options) if options.dataset else None
+    data = None
+    if options.dataset:
+        asked = AskedData.of(options)
+        data = data_for(classifier, options.model, asked, options.split)
     exporter = Exporter(classifier, data, options.rewrites, options.compat)
-    made, trials = _make(exporter, options)
+    max_drop = options.max_drop
+    if max_drop is None and options.recipe == "auto":
+        max_drop = budget.DEFAULT_MAX_DROP
+    made, trials = _make(exporter, options.recipe, max_drop)
     if trials:
         print("\n" + budget.table(trials) + "\n")
     if made is None:
-        print(f"Not written: nothing keeps to --max-drop {options.max_drop:g}.")
+        print(f"Not written: nothing keeps to --max-drop {max_drop:g}.")
         return 3
     name = made.recipe.name
     files, reports = exporter.check({name: made})
@@ -80,16 +86,13 @@ def _check_export(options) -> None:
         )
 
 
-def _make(exporter, options):
+def _make(exporter: Exporter, recipe: str, max_drop: float | None):
     """The file to write, or `None`, and what was tried."""
-
-    if options.recipe == "auto":
-        if options.max_drop is None:
-            options.max_drop = budget.DEFAULT_MAX_DROP
-        return budget.fastest(exporter, options.max_drop)
-    if options.max_drop is not None:
-        return budget.within(exporter, options.recipe, options.max_drop)
-    return exporter.convert(options.recipe), []
+    if recipe == "auto":
+        return budget.fastest(exporter, max_drop)
+    if max_drop is not None:
+        return budget.within(exporter, recipe, max_drop)
+    return exporter.convert(recipe), []
 
 
 def _beside(path: pathlib.Path, suffix: str) -> pathlib.Path:

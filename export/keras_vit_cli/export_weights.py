@@ -5,7 +5,7 @@ import argparse
 from keras_vit_device.files import check_writable, write_json
 
 from keras_vit.weights import save_timm
-from keras_vit_cli.arguments import open_keras
+from keras_vit_cli.inputs import open_keras
 
 
 def run(options: argparse.Namespace) -> int:

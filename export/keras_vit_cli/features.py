@@ -9,7 +9,7 @@ from keras_vit_device.terminal import one_line
 from tqdm import tqdm
 
 from keras_vit.features import feature_model
-from keras_vit_cli.arguments import image_paths, open_keras
+from keras_vit_cli.inputs import image_paths, open_keras
 
 BATCH = 32
 

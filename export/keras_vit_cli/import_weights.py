@@ -14,18 +14,17 @@ def run(options: argparse.Namespace) -> int:
     if options.output.suffix != ".keras":
         raise ValueError(f"--output must end in .keras. Received: '{options.output}'")
     check_writable(options.output, options.json)
-    names = (
-        "image_size",
-        "patch_size",
-        "num_classes",
-        "preprocessing",
-        "position_mode",
-        "num_heads",
-        "source_image_size",
-        "prefix",
+    found = read_checkpoint(
+        options.checkpoint,
+        image_size=options.image_size,
+        patch_size=options.patch_size,
+        num_classes=options.num_classes,
+        preprocessing=options.preprocessing,
+        position_mode=options.position_mode,
+        num_heads=options.num_heads,
+        source_image_size=options.source_image_size,
+        prefix=options.prefix,
     )
-    given = {name: getattr(options, name) for name in names}
-    found = read_checkpoint(options.checkpoint, **given)
     save_model(found.model, options.output)
     config = config_of(found.model)
     print(

@@ -2,18 +2,26 @@
 
 import argparse
 import dataclasses
+import inspect
 from typing import Any
 
 from keras_vit.config import ViTConfig, check_choice
 from keras_vit.data import ImageSource
-from keras_vit.training.plan import TrainingPlan, plan_again, plan_for
+from keras_vit.training.plan import (
+    TrainingPlan,
+    plan_again,
+    plan_for,
+    plan_training,
+)
 from keras_vit.training.recipes import OF_TRAINED_MODELS, RECIPES, TrainingRecipe
-from keras_vit_cli.data import find_source
+from keras_vit_cli.data import AskedData
 
-# Of a plan and of its recipe, by the names that the options have.
-_PLAN = ("variant", "image_size", "resize", "drop_path", "batch_size", "seed")
-_PLAN += ("precision", "origin", "teacher")
-_RECIPE = ("epochs", "patience", "learning_rate", "accumulation", "distillation")
+# An option that has the name of one of these is one.
+_ARGUMENTS = {
+    *inspect.signature(plan_for).parameters,
+    *inspect.signature(plan_training).parameters,
+    *(field.name for field in dataclasses.fields(TrainingRecipe)),
+}
 
 
 def new_plan(options: argparse.Namespace) -> tuple[ImageSource, TrainingPlan]:
@@ -23,7 +31,7 @@ def new_plan(options: argparse.Namespace) -> tuple[ImageSource, TrainingPlan]:
     given = _arguments(options, options.origin)
     if options.recipe in OF_TRAINED_MODELS and options.origin is None:
         raise ValueError(f"--recipe {options.recipe} needs --from, a trained model.")
-    source = find_source(options)
+    source = AskedData.of(options).open()
     plan = plan_for(source, **given)
     if source.shape_note and not plan.origin:
         print(f"{source.shape_note}: {_what_is_taken(plan.config)}")
@@ -35,7 +43,7 @@ def resumed_plan(
 ) -> tuple[ImageSource, TrainingPlan]:
     """The same of a run that was begun, with options that were given again."""
     given = _arguments(options, options.origin or stored.get("origin"))
-    source = find_source(options, dataset=options.dataset or stored["dataset"])
+    source = AskedData.of(options, stored["dataset"]).open()
     return source, plan_again(source, stored, **given)
 
 
@@ -53,10 +61,10 @@ def _arguments(options: argparse.Namespace, origin: object) -> dict[str, Any]:
             "--from brings its own size, so --variant, --resize, --drop-path and "
             "--teacher don't go with it; --image-size does."
         )
-    found = {name: getattr(options, name) for name in (*_PLAN, *_RECIPE)}
+    found = {k: value for k, value in vars(options).items() if k in _ARGUMENTS}
     for name in ("origin", "teacher"):
         found[name] = found[name] and str(found[name])
-    if options.recipe:
+    if options.recipe is not None:
         check_choice("--recipe", options.recipe, RECIPES)
         found["recipe"] = RECIPES[options.recipe]
     found["flip"] = options.flip or None

@@ -1,37 +1,29 @@
 """Which images figures are of, and what is said of it."""
 
-import argparse
 import json
 import pathlib
 import shutil
 
 import pytest
 from commands import complaint
-from keras_vit_cli.data import find_source
 from keras_vit_cli.main import main
 
+from keras_vit.data import find_source
 from keras_vit.data.reported import choose_part
 from keras_vit.data.trained_on import make_record
 from tests.conftest import write_images
 
 
-def options(folder, model="elsewhere/m.keras", split=None):
-    fields = {"dataset": str(folder), "data_dir": None, "broken": "skip"}
-    return argparse.Namespace(model=pathlib.Path(model), split=split, **fields)
-
-
-def chosen(folder, records, whole=True, **more):
-    given = options(folder, **more)
-    return choose_part(
-        find_source(given, "test"), given.split, given.model, records, whole=whole
-    )
+def chosen(folder, records, whole=True, model="elsewhere/m.keras", split=None):
+    source = find_source(str(folder), few="test")
+    return choose_part(source, split, pathlib.Path(model), records, whole=whole)
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
     """The folder of a training, and what the model's file says of it."""
     folder = write_images(tmp_path_factory.mktemp("own") / "own", 40)
-    return folder, [make_record(find_source(options(folder)))]
+    return folder, [make_record(find_source(str(folder)))]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What options name, but for data sets: models, images, and files to write.
+"""Models and images that options name; `data.py` has data sets.
 
 Light: `classify` on a `.tflite` must not wait for TensorFlow.
 """
@@ -35,11 +35,11 @@ def given_ends(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "input_scale": options.input_scale,
         "logits": options.logits,
-        "class_names": () if path is None else read_labels(path),
+        "class_names": () if path is None else _read_labels(path),
     }
 
 
-def read_labels(path: pathlib.Path) -> tuple[str, ...]:
+def _read_labels(path: pathlib.Path) -> tuple[str, ...]:
     """Names of classes from a file, one a line.
 
     Raises:
@@ -68,11 +68,3 @@ def image_paths(given: list[pathlib.Path]) -> tuple[list[pathlib.Path], LeftOut]
         else:
             paths.append(path)
     return paths, left_out
-
-
-def next_free(path: pathlib.Path) -> pathlib.Path:
-    """`path-1`, or the first such name with a higher number that is free."""
-    number = 1
-    while (free := path.with_name(f"{path.name}-{number}")).exists():
-        number += 1
-    return free
