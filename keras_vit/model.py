@@ -41,17 +41,23 @@ FIELDS = {
         "class_names": "class_names",
     },
 }
-POSITIONS = {
-    "learned": layers.LearnedPositions,
-    "sinusoidal_1d": layers.Sinusoidal1DPositions,
-    "sincos_2d": layers.SinCos2DPositions,
-}
-POOLS = {
-    "token": layers.TokenPool,
-    "mean": layers.MeanPool,
-    "token_and_mean": layers.TokenAndMeanPool,
-    "sequence": layers.SequencePool,
-    "map": layers.AttentionPool,
+# Layers whose kind the field of the same name says, and which fields that kind takes.
+KINDS = {
+    "positions": {
+        "learned": (layers.LearnedPositions, ()),
+        "sinusoidal_1d": (layers.Sinusoidal1DPositions, ()),
+        "sincos_2d": (layers.SinCos2DPositions, ("grid",)),
+    },
+    "pool": {
+        "token": (layers.TokenPool, ()),
+        "mean": (layers.MeanPool, ("num_prefix_tokens",)),
+        "token_and_mean": (layers.TokenAndMeanPool, ("num_prefix_tokens",)),
+        "map": (
+            layers.AttentionPool,
+            ("num_heads", "mlp_dim", "activation", "norm_epsilon"),
+        ),
+        "sequence": (layers.SequencePool, ()),
+    },
 }
 
 
@@ -95,9 +101,9 @@ def embed(image, config: ViTConfig):
         **_fields("patches", config), patch_size=side, name="patches"
     )(x)
     if config.positions_cover_prefix:
-        x = _positions(config)(_prepend_tokens(x, config))
+        x = _of_kind("positions", config)(_prepend_tokens(x, config))
     else:
-        x = _prepend_tokens(_positions(config)(x), config)
+        x = _prepend_tokens(_of_kind("positions", config)(x), config)
     if config.dropout:
         x = keras.layers.Dropout(config.dropout, name="embedding_dropout")(x)
     if config.patch_dropout:
@@ -112,6 +118,12 @@ def embed(image, config: ViTConfig):
 def _fields(layer: str, config: ViTConfig) -> dict[str, Any]:
     """What a layer takes of the configuration."""
     return {name: getattr(config, field) for name, field in FIELDS[layer].items()}
+
+
+def _of_kind(layer: str, config: ViTConfig) -> keras.Layer:
+    """The layer of this name, of the kind that the configuration says."""
+    kind, fields = KINDS[layer][getattr(config, layer)]
+    return kind(**{name: getattr(config, name) for name in fields}, name=layer)
 
 
 def encoder_block(x, config: ViTConfig, index: int):
@@ -146,7 +158,7 @@ def _add_branch(x, y, name, config: ViTConfig, index: int):
 def classify(x, config: ViTConfig):
     """Tokens -> classes. With a distillation token, the mean of two heads' logits."""
     if not config.distillation_token:
-        pooled = _pool(config)(x)
+        pooled = _of_kind("pool", config)(x)
         return _head(config, "head", config.head_output)(_after_pool(pooled, config))
     logits = []
     for index, suffix in enumerate(("", "_distillation")):
@@ -163,26 +175,11 @@ def _norm(config, name):
     return keras.layers.LayerNormalization(epsilon=config.norm_epsilon, name=name)
 
 
-def _positions(config):
-    grid = {"grid": config.grid} if config.positions == "sincos_2d" else {}
-    return POSITIONS[config.positions](**grid, name="positions")
-
-
 def _prepend_tokens(x, config):
     if not config.num_prefix_tokens:
         return x
     fields = _fields("prefix_tokens", config)
     return layers.PrefixTokens(**fields, name="prefix_tokens")(x)
-
-
-def _pool(config):
-    names = {
-        "mean": ("num_prefix_tokens",),
-        "token_and_mean": ("num_prefix_tokens",),
-        "map": ("num_heads", "mlp_dim", "activation", "norm_epsilon"),
-    }
-    given = [getattr(config, name) for name in names.get(config.pool, ())]
-    return POOLS[config.pool](*given, name="pool")
 
 
 def _after_pool(pooled, config, suffix=""):

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_vit import layers
 from keras_vit.config import ViTConfig
-from keras_vit.model import FIELDS, POOLS, POSITIONS, build_vit
+from keras_vit.model import FIELDS, KINDS, build_vit
 from keras_vit.resampling import resize_positions
 
 # Of red, green and blue in luma: what Pillow and MediaPipe make grey of.
@@ -186,15 +186,17 @@ def _shape_fields(model: keras.Model, found: dict[str, keras.Layer]) -> dict[str
         "image_size": (height, width),
         "channels": channels,
         "patch_size": found["patches"].patch_size * 2 ** len(stem),
-        "positions": _name_of(found["positions"], POSITIONS),
+        "positions": _kind_of(found["positions"]),
         "positions_cover_prefix": covers,
         "depth": depth,
         "drop_path": drop_path.rate if drop_path else 0.0,
-        "pool": _name_of(found["pool"], POOLS),
+        "pool": _kind_of(found["pool"]),
         "norm_after_pool": order.index("final_norm") > order.index("pool"),
         "head_output": "softmax" if softmax else "logits",
     }
 
 
-def _name_of(layer: keras.Layer, kinds: dict[str, type]) -> str:
-    return {kind: name for name, kind in kinds.items()}[type(layer)]
+def _kind_of(layer: keras.Layer) -> str:
+    """What a field calls the kind of this layer, by the table that made it."""
+    names = {kind: name for name, (kind, _) in KINDS[layer.name].items()}
+    return names[type(layer)]

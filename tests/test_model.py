@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit import ViTConfig, build_vit, config_of, layers, with_head, with_rgb_input
+from keras_vit import (
+    ViTConfig,
+    build_vit,
+    config_of,
+    layers,
+    with_head,
+    with_rgb_input,
+)
+from keras_vit import model as models
+from keras_vit.config import POOLS, POSITIONS
 from keras_vit.features import feature_model
 from keras_vit.training.loop import first_tokens_alone
 
@@ -341,3 +350,8 @@ def test_several_may_be_parts_of_one_model(tiny, rng):
     mean = keras.layers.Average()([first(image), second(image)])
     assert keras.Model(image, mean).count_params() == 2 * first.count_params()
     assert build_vit(tiny(), name="teacher").name == "teacher"
+
+
+def test_what_a_field_may_name_has_a_layer():
+    assert set(models.KINDS["pool"]) == set(POOLS)
+    assert set(models.KINDS["positions"]) == set(POSITIONS)

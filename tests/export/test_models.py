@@ -10,7 +10,8 @@ from keras_vit_export.graph.convert import convert_as_it_is, read_origin
 from keras_vit_export.keras_classifier import KerasClassifier
 from keras_vit_export.quantization.recipes import RECIPES
 
-from keras_vit import build_vit
+from keras_vit import build_vit, config, config_of
+from keras_vit import model as models
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -34,8 +35,6 @@ def test_a_model_of_mixed_precision_is_exported_in_float32(
 def test_a_changed_model_of_mixed_precision_is_not_replaced(
     tiny, randomize, monkeypatch, pixels
 ):
-    from keras_vit import model as models
-
     keras.config.set_dtype_policy("mixed_bfloat16")
     block = models.encoder_block
 
@@ -234,3 +233,23 @@ def test_a_model_of_zeros_is_exported_like_any_other(recipe, tiny, pixels):
     content, _ = export(model, recipe, pixels)
     rows = Classifier(content).probabilities(pixels[:2])
     np.testing.assert_allclose(rows, 1 / 3, atol=0.01)
+
+
+def test_a_pool_that_no_rewrite_knows_is_exported_as_it_is(
+    tiny, randomize, images, pixels, monkeypatch
+):
+    @keras.saving.register_keras_serializable(package="test")
+    class MaxPool(keras.layers.Layer):
+        def call(self, tokens):
+            return keras.ops.max(tokens, axis=1)
+
+    # All that a new pool takes: its name, and the row of its layer.
+    monkeypatch.setattr(config, "POOLS", (*config.POOLS, "max"))
+    monkeypatch.setitem(models.KINDS["pool"], "max", (MaxPool, ()))
+    vit = randomize(build_vit(tiny(pool="max")))
+    assert config_of(vit) == tiny(pool="max")
+    content, report = export(vit, "float32", images)
+    assert "pool='max'" in report.not_rewritten
+    expected = keras.ops.softmax(vit.predict_on_batch(pixels.astype("float32")))
+    got = Classifier(content).probabilities(pixels)
+    np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -115,6 +115,7 @@ def _pool_tokens(x, graph):
         # Of rank 4, for a RESHAPE between the product and the norm that may follow.
         mixed = tf.matmul(weights, tf.expand_dims(x, 1), name="pool_mix")
         return tf.reshape(mixed, (1, 1, x.shape[2]))
+    # "map": `inference.read` refuses all others.
     probe = _constant(pool.probe[None])
     pooled = _attend(probe, x, pool.attention, "pool_attention")
     normed = _normalize(pooled, pool.norm, "pool_norm")

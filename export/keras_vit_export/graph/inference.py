@@ -132,7 +132,7 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """Dense layers with GELU between, behind the norm that they read through.
+    """Dense layers with GELU or tanh between, behind the norm that they read through.
 
     Attributes:
         token: Place of the token that it reads, where the pool is `"token"`.
@@ -194,7 +194,7 @@ def read(model: keras.Model) -> Graph:
     """The inference graph of a model that `build_vit` made, not rewritten yet.
 
     Raises:
-        ValueError: If `build_vit` did not make the model.
+        ValueError: If `build_vit` did not make the model, or its pool is none of `Pool`.
     """
     config = config_of(model)
     layer = {layer.name: layer for layer in model.layers}
@@ -285,7 +285,9 @@ def _pool(config: ViTConfig, layer) -> Pool:
             norm=_norm(layer.norm),
             mlp=_mlp(layer.mlp),
         )
-    return Pool(config.pool)
+    if config.pool in ("token", "mean", "token_and_mean"):
+        return Pool(config.pool)
+    raise ValueError(f"No rewrite knows pool={config.pool!r}.")
 
 
 def _heads_of(config: ViTConfig, layer) -> tuple[Head, ...]:
