@@ -22,7 +22,7 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_device.tflite.operations import read_operations
 from keras_vit_export.activations import read_all
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report.measure import environment, predict
 
 import keras_vit
@@ -199,7 +199,7 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=pathlib.Path, default="runs/accuracy")
-    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--recipes", default=",".join(QUANTIZATION_RECIPES))
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
     train_missing(options.models)

@@ -21,7 +21,7 @@ from keras_vit.data import ImageSource, from_arrays
 from keras_vit.training.plan import TrainingPlan
 
 FOLDS = 5
-RECIPES = ["float32", "float16", "dynamic_int8"]
+EXPORTED = ["float32", "float16", "dynamic_int8"]
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def top1_of(source: ImageSource, plan: TrainingPlan) -> dict[str, float]:
     """Top-1 of Keras and of each exported file on the fold's test images."""
     model, data = plan.build(), source.load(seed=plan.seed)
     keras_vit.train(model, data, plan.recipe, seed=plan.seed, verbose=0)
-    _, reports = export_all(model, RECIPES, data.test)
+    _, reports = export_all(model, EXPORTED, data.test)
     return {name: report.top1 for name, report in reports.items()}
 
 

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from figures import Figure, count, machine
 from keras_vit_device.files import write_json
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from tqdm import tqdm
 
 import keras_vit
@@ -80,11 +80,11 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=10, help="calls a round")
-    parser.add_argument("--recipes", type=words, default=list(RECIPES))
+    parser.add_argument("--recipes", type=words, default=list(QUANTIZATION_RECIPES))
     parser.add_argument("--peers", type=words, default=list(peers.PEERS))
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args()
-    for name, known in (("recipes", RECIPES), ("peers", peers.PEERS)):
+    for name, known in (("recipes", QUANTIZATION_RECIPES), ("peers", peers.PEERS)):
         unknown = set(getattr(options, name)) - known.keys()
         if unknown:
             parser.error(f"--{name} takes {','.join(known)}. Received: {unknown}")

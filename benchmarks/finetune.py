@@ -16,7 +16,7 @@ from figures import Figure, machine
 
 import keras_vit
 from keras_vit.data import ImageSource, find_source, from_arrays
-from keras_vit.training.recipes import RECIPES
+from keras_vit.training.recipes import TRAINING_RECIPES
 
 SMALL = keras_vit.TrainingRecipe(flip=True)
 
@@ -30,8 +30,11 @@ def ways(epochs: int) -> dict[str, tuple[bool, keras_vit.TrainingRecipe]]:
             True,
             dataclasses.replace(SMALL, layer_decay=0.75),
         ),
-        "from the trained model, linear_probe": (True, RECIPES["linear_probe"]),
-        "from the trained model, finetune": (True, RECIPES["finetune"]),
+        "from the trained model, linear_probe": (
+            True,
+            TRAINING_RECIPES["linear_probe"],
+        ),
+        "from the trained model, finetune": (True, TRAINING_RECIPES["finetune"]),
     }
     return {
         name: (trained, dataclasses.replace(recipe, epochs=epochs))

@@ -30,7 +30,7 @@ import peers
 from figures import Figure, count, machine
 from keras_vit_device.files import whole_file, write_json
 from keras_vit_export import export
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from tqdm import tqdm
@@ -149,8 +149,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--output", type=pathlib.Path, required=True, metavar="PNG")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
     options = parser.parse_args()
-    if unknown := set(options.recipes) - RECIPES.keys():
-        parser.error(f"--recipes takes {','.join(RECIPES)}. Received: {unknown}")
+    if unknown := set(options.recipes) - QUANTIZATION_RECIPES.keys():
+        parser.error(
+            f"--recipes takes {','.join(QUANTIZATION_RECIPES)}. Received: {unknown}"
+        )
     return options
 
 

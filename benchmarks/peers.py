@@ -23,7 +23,7 @@ import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras_vit_export import export
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 import keras_vit
 
@@ -377,4 +377,4 @@ PEERS: dict[str, Peer] = {
     "torch": Peer(torch_candidates, _TIMM),
     "floor": Peer(floor_candidates),
 }
-INT8_RECIPES = tuple(name for name in RECIPES if name.endswith("int8"))
+INT8_RECIPES = tuple(name for name in QUANTIZATION_RECIPES if name.endswith("int8"))

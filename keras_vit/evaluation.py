@@ -1,9 +1,10 @@
-"""How right the predictions are: top-1, top-5, by class, confusion. NumPy only."""
+"""How right the predictions are: top-1, top-5, by class, confusion."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,11 @@ class Evaluation:
         }
 
 
-def gives_probabilities(output: np.ndarray) -> bool:
-    """Whether rows are probabilities already: none negative, each summing to 1."""
-    sums = output.astype("float64").sum(axis=-1)
-    return bool((output >= 0).all() and np.allclose(sums, 1.0, atol=1e-2))
+def are_probabilities(output):
+    """Whether rows are probabilities already: none negative, each summing to 1.
+
+    Args:
+        output: Array or tensor `(b, num_classes)`.
+    """
+    sums = ops.sum(ops.cast(output, "float32"), axis=-1)
+    return ops.all(output >= 0) & ops.all(ops.abs(sums - 1) < 1e-2)

@@ -4,7 +4,7 @@ import argparse
 
 from keras_vit_device.files import check_writable, write_bytes, write_json
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report import page
 
 from keras_vit.config import check_choice
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     data = data_for(classifier, options.model, AskedData.of(options), options.split)
     exporter = Exporter(classifier, data)
     exporter.check_accelerators(places)
-    for name, recipe in RECIPES.items():
+    for name, recipe in QUANTIZATION_RECIPES.items():
         print(f"{name}: {recipe.summary}")
     made, refused = exporter.convert_all()
     for name, reason in refused.items():

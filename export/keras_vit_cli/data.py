@@ -11,7 +11,7 @@ from keras_vit_export.any_classifier import AnyClassifier
 from keras_vit import data
 from keras_vit.config import Preprocessing
 from keras_vit.data import ImageData, ImageSource
-from keras_vit.data.layouts import same_name
+from keras_vit.data.folder_layouts import same_name
 from keras_vit.data.reported import choose_part
 from keras_vit.data.trained_on import KEY, known_records
 
@@ -84,17 +84,18 @@ def _match_classes(
     ):
         raise ValueError(
             f"'{model}' and {source.name!r} differ in their classes. "
-            f"Received: {_few(classifier.class_names)} and {_few(source.class_names)}"
+            f"Received: {_name_first(classifier.class_names)} and "
+            f"{_name_first(source.class_names)}"
         )
     if not classifier.named:
         print("The model names no classes: they are taken for those of the data set.")
         classifier.name_classes(source.class_names)
     elif known != given:
         print("The model has the classes in another order: they are matched by name.")
-        return source.in_order([given.index(name) for name in known])
+        return source.with_classes_in([given.index(name) for name in known])
     return source
 
 
-def _few(names: Sequence[str]) -> str:
+def _name_first(names: Sequence[str]) -> str:
     shown = ", ".join(names[:5])
     return f"{len(names)} ({shown}{', ...' if len(names) > 5 else ''})"

@@ -8,7 +8,7 @@ import pathlib
 from keras_vit_device.files import as_json, check_writable, write_json, write_together
 from keras_vit_export import budget
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report import page
 from keras_vit_export.report.wording import details
 
@@ -70,7 +70,7 @@ def _check_export(options) -> None:
         options.json,
         read=[options.model],
     )
-    check_choice("--recipe", options.recipe, [*RECIPES, "auto"])
+    check_choice("--recipe", options.recipe, [*QUANTIZATION_RECIPES, "auto"])
     if options.max_drop is not None and math.isnan(options.max_drop):
         raise ValueError("--max-drop must be a number of percentage points.")
     if options.dataset is not None:
@@ -79,11 +79,8 @@ def _check_export(options) -> None:
         raise ValueError("--max-drop needs --dataset, to measure top-1 on.")
     if options.recipe == "auto":
         raise ValueError("--recipe auto needs --dataset, to measure top-1 on.")
-    if RECIPES[options.recipe].needs_images:
-        raise ValueError(
-            f"--recipe {options.recipe} needs --dataset, to measure the ranges of "
-            "activations on."
-        )
+    if purpose := QUANTIZATION_RECIPES[options.recipe].images_for:
+        raise ValueError(f"--recipe {options.recipe} needs --dataset, {purpose}.")
 
 
 def _make(exporter: Exporter, recipe: str, max_drop: float | None):

@@ -34,8 +34,9 @@ def run(options: argparse.Namespace) -> int:
     )
     print(
         f"Pixels: {config.image_size[0]} x {config.image_size[1]}, mean "
-        f"{_few(config.mean)}, std {_few(config.std)}, {config.resize}, "
-        f"{config.interpolation}, middle {config.crop:.1%} ({found.preprocessing})"
+        f"{_say_numbers(config.mean)}, std {_say_numbers(config.std)}, "
+        f"{config.resize}, {config.interpolation}, middle {config.crop:.1%} "
+        f"({found.preprocessing})"
     )
     print(f"{config.activation}, norms with epsilon {config.norm_epsilon:g}")
     for remark in found.remarks:
@@ -53,5 +54,5 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _few(numbers: tuple[float, ...]) -> str:
+def _say_numbers(numbers: tuple[float, ...]) -> str:
     return ", ".join(f"{number:g}" for number in dict.fromkeys(numbers))

@@ -13,7 +13,11 @@ from keras_vit.training.plan import (
     plan_for,
     plan_training,
 )
-from keras_vit.training.recipes import OF_TRAINED_MODELS, RECIPES, TrainingRecipe
+from keras_vit.training.recipes import (
+    OF_TRAINED_MODELS,
+    TRAINING_RECIPES,
+    TrainingRecipe,
+)
 from keras_vit_cli.data import AskedData
 
 # An option that has the name of one of these is one.
@@ -65,8 +69,8 @@ def _arguments(options: argparse.Namespace, origin: object) -> dict[str, Any]:
     for name in ("origin", "teacher"):
         found[name] = found[name] and str(found[name])
     if options.recipe is not None:
-        check_choice("--recipe", options.recipe, RECIPES)
-        found["recipe"] = RECIPES[options.recipe]
+        check_choice("--recipe", options.recipe, TRAINING_RECIPES)
+        found["recipe"] = TRAINING_RECIPES[options.recipe]
     found["flip"] = options.flip or None
     found |= dict(map(_recipe_field, options.set))
     return {name: value for name, value in found.items() if value is not None}

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from keras_vit_device import Classifier
 
     from keras_vit_export.exporter import export, export_all
-    from keras_vit_export.quantization.recipes import RECIPES
+    from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
     from keras_vit_export.report.measure import Report
 
 _HOMES = {
-    "RECIPES": "keras_vit_export.quantization.recipes",
+    "QUANTIZATION_RECIPES": "keras_vit_export.quantization.recipes",
     "Classifier": "keras_vit_device.classifier",
     "Report": "keras_vit_export.report.measure",
     "export": "keras_vit_export.exporter",
     "export_all": "keras_vit_export.exporter",
 }
-__all__ = ["RECIPES", "Classifier", "Report", "export", "export_all"]
+__all__ = ["QUANTIZATION_RECIPES", "Classifier", "Report", "export", "export_all"]
 
 
 def __getattr__(name: str):

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from keras_vit_export.candidates import Candidate
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report.measure import median_latency_ms, predict
 
 # Points of top-1 that the fastest recipe may lose where nothing else is said.
@@ -68,7 +68,7 @@ def within(
 
     made = exporter.convert(recipe)
     trials = [try_out(made)]
-    if not trials[0].holds and RECIPES[recipe].rules:
+    if not trials[0].holds and QUANTIZATION_RECIPES[recipe].rules:
         order = exporter.most_damaging(made)
         counts = _counts(len(order))
         bar = tqdm(counts, desc="Protecting", leave=False, delay=2, disable=None)

@@ -1,4 +1,4 @@
-"""Files of a model before they are measured: ranges, rounding and scales are chosen.
+"""Files of a model before they are measured: ranges or rounding, and scales, are chosen.
 
 Each choice is made by the SNR of the logits on images that no figure is reported of.
 """
@@ -15,7 +15,7 @@ from keras_vit_export.graph.forward import NORMED
 from keras_vit_export.graph.inference import Graph
 from keras_vit_export.quantization import calibration, sensitivity
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import Recipe
+from keras_vit_export.quantization.recipes import QuantizationRecipe
 from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.splits import Splits
 
@@ -28,14 +28,14 @@ class Candidate:
         content: The flatbuffer, without metadata.
         recipe: With its protected layers.
         float_model: What was quantized.
-        method: How ranges were chosen, or empty.
+        method: How ranges were chosen, or weights of less than 8 bits rounded; or empty.
         smoothed: Branches whose norm shares a scale with its readers.
         protected: Scopes of layers kept in higher precision.
         choice: Number of images that something was chosen on.
     """
 
     content: bytes
-    recipe: Recipe
+    recipe: QuantizationRecipe
     float_model: bytes
     method: str = ""
     smoothed: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class Candidates:
     def __init__(self, floats: FloatModels, splits: Splits):
         self._floats, self._splits = floats, splits
 
-    def make(self, recipe: Recipe) -> Candidate:
+    def make(self, recipe: QuantizationRecipe) -> Candidate:
         """The file of a recipe.
 
         Raises:
@@ -62,21 +62,24 @@ class Candidates:
             RuntimeError: If it could not be applied to all of the model.
         """
         plain = self._floats.file(recipe.without)
-        if not recipe.needs_images:
+        if not recipe.images_for:
             return Candidate(quantize(plain, recipe), recipe, plain)
         if self._splits.calibration is None:
             raise ValueError(
-                f"Recipe {recipe.name!r} needs images to measure the ranges of "
-                "activations on."
+                f"Recipe {recipe.name!r} needs images {recipe.images_for}."
             )
-        best, snr = self._best_rounding(plain, recipe)
+        best, snr = self._best_by_method(plain, recipe)
         return self._smoothed_if_better(best, snr)
 
-    def quantize(self, float_model: bytes, recipe: Recipe, method: str) -> bytes:
-        """A float file by a recipe and one way to choose its ranges."""
+    def quantize(
+        self, float_model: bytes, recipe: QuantizationRecipe, method: str
+    ) -> bytes:
+        """A float file by a recipe and one method."""
         return quantize(float_model, *self._inputs(float_model, recipe, method))
 
-    def with_recipe(self, candidate: Candidate, recipe: Recipe) -> Candidate:
+    def with_recipe(
+        self, candidate: Candidate, recipe: QuantizationRecipe
+    ) -> Candidate:
         """The same file by another recipe, and all else as it was chosen."""
         content = self.quantize(candidate.float_model, recipe, candidate.method)
         return dataclasses.replace(candidate, content=content, recipe=recipe)
@@ -90,10 +93,10 @@ class Candidates:
         images = self._splits.compared
         return list(sensitivity.sweep(float_model, recipe, ranges, images, examples))
 
-    def _best_rounding(
-        self, float_model: bytes, recipe: Recipe
+    def _best_by_method(
+        self, float_model: bytes, recipe: QuantizationRecipe
     ) -> tuple[Candidate, float]:
-        """The best of several ways to round, and its SNR."""
+        """The best of several ways to round or to choose ranges, and its SNR."""
         bits = {rule.activations for rule in recipe.rules}
         methods = recipe.roundings or (
             calibration.METHODS if 8 in bits else ["min_max"]
@@ -143,12 +146,12 @@ class Candidates:
         )
 
     def _inputs(
-        self, float_model: bytes, recipe: Recipe, method: str
-    ) -> tuple[Recipe, dict, Any]:
+        self, float_model: bytes, recipe: QuantizationRecipe, method: str
+    ) -> tuple[QuantizationRecipe, dict, Any]:
         """The recipe by a method, with the ranges or the images that it then needs."""
         if recipe.roundings:
             return recipe.with_rounding(method), {}, self._splits.calibration
-        if not recipe.needs_images:
+        if not recipe.images_for:
             return recipe, {}, None
         statistics = self._floats.statistics(float_model)
         operations = read_operations(float_model)

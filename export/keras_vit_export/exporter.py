@@ -31,8 +31,8 @@ from keras_vit_export.quantization.quantize import count_skipped, protect
 from keras_vit_export.quantization.recipes import (
     DEFAULT_RECIPE,
     OLD_RUNTIME,
-    RECIPES,
-    Recipe,
+    QUANTIZATION_RECIPES,
+    QuantizationRecipe,
     for_old_runtime,
 )
 from keras_vit_export.report.measure import Report, measure
@@ -157,11 +157,11 @@ class Exporter:
                 few.
             RuntimeError: As `export`.
         """
-        check_choice("recipe", name, RECIPES)
+        check_choice("recipe", name, QUANTIZATION_RECIPES)
         return self._candidates.make(self._recipe(name))
 
-    def _recipe(self, name: str) -> Recipe:
-        recipe = RECIPES[name]
+    def _recipe(self, name: str) -> QuantizationRecipe:
+        recipe = QUANTIZATION_RECIPES[name]
         return for_old_runtime(recipe) if self._compat else recipe
 
     def convert_all(self) -> tuple[dict[str, Candidate], dict[str, str]]:
@@ -171,7 +171,9 @@ class Exporter:
             RuntimeError: If none can be had.
         """
         made, refused = {}, {}
-        for name in tqdm(RECIPES, desc="Recipes", leave=False, delay=2, disable=None):
+        for name in tqdm(
+            QUANTIZATION_RECIPES, desc="Recipes", leave=False, delay=2, disable=None
+        ):
             try:
                 made[name] = self.convert(name)
             except RuntimeError as error:
@@ -265,7 +267,7 @@ class Exporter:
         """What the report says of how a file was made."""
         graph = self.floats.graph(made.recipe.without)
         used = dict(self.splits.counts)
-        if not made.recipe.needs_images:
+        if not made.recipe.images_for:
             used.pop("calibration", None)
         if "choice" in used:
             used["choice"] = used["choice"] | {"images": made.choice}

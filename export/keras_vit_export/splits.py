@@ -60,14 +60,14 @@ def find_splits(images: Images) -> Splits:
         near, choice, report = rows, images, images
         names, counts = ("given",) * 3, (len(rows), count, count)
     else:
-        rows = near = _pixels(_few(_array(images), calibration.IMAGES))
+        rows = near = _pixels(_spread(_array(images), calibration.IMAGES))
         choice = report = None
         names, counts = ("given",) * 2, (len(rows), min(len(rows), _COMPARED))
     named = {
         purpose: {"split": name, "images": count}
         for purpose, name, count in zip(_PURPOSES, names, counts, strict=False)
     }
-    return Splits(rows, _few(near, _COMPARED), choice, report, named)
+    return Splits(rows, _spread(near, _COMPARED), choice, report, named)
 
 
 def _check_batches(images: tf.data.Dataset) -> None:
@@ -121,10 +121,10 @@ def look_through(
     if not kept:
         raise ValueError("The data set is empty.")
     images, labels = (np.stack(column) for column in zip(*kept, strict=True))
-    return _few(images, wanted), _few(labels, wanted), count
+    return _spread(images, wanted), _spread(labels, wanted), count
 
 
-def _few(images: np.ndarray, wanted: int) -> np.ndarray:
+def _spread(images: np.ndarray, wanted: int) -> np.ndarray:
     return images[spread_rows(len(images), wanted)]
 
 

@@ -17,7 +17,8 @@ import tensorflow as tf
 # Calls of a function at once, and batches that are made ahead of their steps.
 PARALLEL = max(os.cpu_count() or 1, 2)
 AHEAD = 4
-# Examples that come from a disk are shuffled in a window of this many.
+# Examples of which not even the names are in memory are shuffled in a window of this
+# many: those of TensorFlow Datasets, where decoded images are too many to keep.
 SHUFFLE_WINDOW = 10_000
 
 
@@ -122,7 +123,7 @@ class TrainingImages:
         return images, labels
 
     def _gather(self, first, repeats, share) -> Iterator[tuple]:
-        """Batches of examples in memory; images are decoded when the first is due."""
+        """Batches of what is in memory: decoded images, or the paths of a folder."""
         images, labels = self._arrays if self.keep else self.split.arrays
         epoch, begun = divmod(first, self.steps_per_epoch)
         order = np.concatenate(
@@ -137,7 +138,7 @@ class TrainingImages:
             yield step, images[rows], labels[rows]
 
     def _stream(self, first, repeats, share) -> Iterator[tuple]:
-        """Batches of examples that pass by on a disk, shuffled in a window."""
+        """Batches of examples that pass by, shuffled in a window."""
         epoch, begun = divmod(first, self.steps_per_epoch)
         passing = self._passing(epoch, repeats).skip(begun)
         for step, (raw, labels) in enumerate(passing.as_numpy_iterator(), first):

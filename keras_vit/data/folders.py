@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from keras_vit.config import check_choice
-from keras_vit.data.layouts import Classes, find_layout
+from keras_vit.data.folder_layouts import Classes, find_layout
 
 LabelledFile = tuple[pathlib.Path, int]
 
@@ -81,7 +81,7 @@ def find_images(root: pathlib.Path, broken: str = "skip") -> FoundImages:
     Args:
         root: Has one subfolder a class, or subfolders `train`, `validation` (`val`)
             and `test` with these inside, of which `validation` and `test` may lack.
-            `keras_vit.data.layouts` says what else is understood.
+            `keras_vit.data.folder_layouts` says what else is understood.
         broken: `"skip"` leaves unreadable files out, `"refuse"` raises.
 
     Raises:

@@ -39,7 +39,7 @@ class ImageData:
             `(b, height, width, c)` in 0..255, and of labels, int32 `(b,)`.
         validation: The same, in fixed order.
         test: The same, in fixed order; or what `reported` says.
-        training: What `train` goes through, from any step on.
+        training_images: What `train` goes through, from any step on.
         sample: A batch of up to 64 training images, spread evenly over them; the same
             whatever the seed and the epoch.
         validation_sample: The same of the validation images.
@@ -55,15 +55,15 @@ class ImageData:
     test: tf.data.Dataset
     sample: tf.data.Dataset
     validation_sample: tf.data.Dataset
-    training: TrainingImages
+    training_images: TrainingImages
     counts: dict[str, int]
     source: "ImageSource"
     reported: str = "test"
 
     def with_passes(self, passes: int) -> Self:
-        """The same, `training` going through all images so often in an epoch."""
-        training = dataclasses.replace(self.training, passes=passes)
-        return dataclasses.replace(self, training=training)
+        """The same, `training_images` so often gone through in an epoch."""
+        changed = dataclasses.replace(self.training_images, passes=passes)
+        return dataclasses.replace(self, training_images=changed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ class ImageSource:
         def fits(split: Split) -> bool:
             return image_bytes * split.count <= CACHE_BYTES
 
-        def in_order(name: str) -> tf.data.Dataset:
+        def held_out(name: str) -> tf.data.Dataset:
             split = self.part(name)
             examples = split.examples.map(prepare, num_parallel_calls=PARALLEL)
             if fits(split):
@@ -143,11 +143,11 @@ class ImageSource:
             self.name,
             self.class_names,
             train=training.batches,
-            validation=in_order("validation"),
-            test=in_order(reported),
+            validation=held_out("validation"),
+            test=held_out(reported),
             sample=sample("train"),
             validation_sample=sample("validation"),
-            training=training,
+            training_images=training,
             counts={name: split.count for name, split in self.splits.items()}
             | {"test": self.part(reported).count},
             source=self,
@@ -165,7 +165,7 @@ class ImageSource:
         )
         return Split(examples, sum(it.count for it in self.splits.values()))
 
-    def in_order(self, order: Sequence[int]) -> Self:
+    def with_classes_in(self, order: Sequence[int]) -> Self:
         """The same with its classes in another order, which the labels follow.
 
         Args:

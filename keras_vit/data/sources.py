@@ -33,8 +33,8 @@ def load_data(
 ) -> ImageData:
     """Train, validation and test images of a named data set.
 
-    The same seed gives the same batches in the same order (of data sets over 1 GiB,
-    with the same global seed of TensorFlow too). Which images are held out
+    The same seed gives the same batches in the same order (of TensorFlow Datasets' over
+    1 GiB, with the same global seed of TensorFlow too). Which images are held out
     does not depend on it, so no seed shows a model the images it is tested on. What a
     folder was taken for and what was left out of it is in `find_source(name).notes`.
 

@@ -82,11 +82,11 @@ def compile_model(
             f"{recipe.trainable}, layers {', '.join(it.name for it in model.layers)}"
         )
     strategy = model.distribute_strategy
-    steps = (recipe.epochs - restarted) * data.training.steps_per_epoch
+    steps = (recipe.epochs - restarted) * data.training_images.steps_per_epoch
     with strategy.scope():
         trained = model if teacher is None else Student(model, teacher, recipe)
         trained.compile(
-            optimizer=make_optimizer(recipe, steps, data.training.batch_size),
+            optimizer=make_optimizer(recipe, steps, data.training_images.batch_size),
             loss=keras.losses.CategoricalCrossentropy(
                 from_logits=config.head_output == "logits",
                 label_smoothing=recipe.label_smoothing,
@@ -95,7 +95,7 @@ def compile_model(
             # Keras' "auto" leaves XLA off on a CPU; on several replicas it fails.
             jit_compile=strategy.num_replicas_in_sync == 1,
         )
-        shape = (data.training.batch_size, *config.image_size, config.channels)
+        shape = (data.training_images.batch_size, *config.image_size, config.channels)
         images = keras.KerasTensor(shape, "float32")
         targets = keras.KerasTensor((shape[0], config.num_classes), "float32")
         trained._symbolic_build(data_batch=(images, targets))

@@ -5,6 +5,7 @@ import hashlib
 import keras
 from keras import ops
 
+from keras_vit.evaluation import are_probabilities
 from keras_vit.reuse import config_of
 from keras_vit.training.recipes import TrainingRecipe
 
@@ -19,8 +20,8 @@ class Student(keras.Model):
 
     Args:
         student: Built by `build_vit` with a distillation token.
-        teacher: Any functional or sequential model from the same images, pixels in 0..255, to logits or
-            probabilities of the same classes; see `check_teacher`.
+        teacher: Any functional or sequential model from the same images, pixels in
+            0..255, to logits or probabilities of the same classes; see `check_teacher`.
         recipe: Its `distillation`, `temperature` and `teacher_weight`.
 
     Sources: https://arxiv.org/abs/2012.12877, section 4, equations 2 and 3; soft
@@ -139,12 +140,8 @@ def fingerprint(model: keras.Model) -> str:
 
 
 def logits_of(output):
-    """Logits from a model's output, which may be probabilities already.
-
-    Probabilities are told by their sums of 1; their logarithms are logits.
-    """
+    """Logits from a model's output; of probabilities the logarithms."""
     output = ops.cast(output, "float32")
-    sums = ops.sum(output, axis=-1)
-    given = ops.all(output >= 0) & ops.all(ops.abs(sums - 1) < 1e-2)
     # Not 0: its logarithm is infinite. float32 has no smaller probability of use.
-    return ops.where(given, ops.log(ops.maximum(output, 1e-9)), output)
+    logarithms = ops.log(ops.maximum(output, 1e-9))
+    return ops.where(are_probabilities(output), logarithms, output)

@@ -15,7 +15,7 @@ from keras_vit.config import ViTConfig
 from keras_vit.data.batches import PARALLEL, made_ahead
 from keras_vit.data.pipeline import ImageData
 from keras_vit.data.trained_on import make_record, read_records, write_records
-from keras_vit.evaluation import Evaluation, gives_probabilities
+from keras_vit.evaluation import Evaluation, are_probabilities
 from keras_vit.files import load_model
 from keras_vit.reuse import config_of, with_head
 from keras_vit.training import runs
@@ -37,8 +37,8 @@ from keras_vit.training.compiling import (
 )
 from keras_vit.training.distillation import check_teacher, fingerprint
 from keras_vit.training.hosts import distribution
+from keras_vit.training.logs import TensorBoardLogs, draw_training_page
 from keras_vit.training.recipes import TrainingRecipe
-from keras_vit.training.watching import TensorBoardLogs, draw_training_page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,33 +123,38 @@ def train(
     given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
     settings = _settings(model, data, recipe) | given | taught
     run = runs.Run.open(output, settings, resume, distribution.is_chief(strategy))
-    notes = run.start(data.training.steps_per_epoch)
+    notes = run.start(data.training_images.steps_per_epoch)
     if "restarts" in notes:
         model.set_weights(load_model(run.folder / "model.keras").get_weights())
     distribution.check_same_everywhere(strategy, notes["step"])
-    watch = Watch.of(model, data, recipe, run, notes, checkpoint_steps)
+    callbacks = _Callbacks.of(model, data, recipe, run, notes, checkpoint_steps)
     start = time.monotonic()
-    with distribution.watch(strategy):
-        with run.kept_whole(watch.progress):
+    with distribution.end_together(strategy):
+        with run.kept_whole(callbacks.progress):
             if page := run.path(runs.TRAINING_PAGE):
                 draw_training_page(data, recipe, seed, page)
             batches = training_batches(
-                model, recipe, data, seed, watch.progress, watch.pace
+                model, recipe, data, seed, callbacks.progress, callbacks.pace
             )
             restarted = run.restarted_after
-            _fit(model, recipe, data, batches, teacher, watch, verbose, restarted)
-            watch.best.restore()
+            _fit(model, recipe, data, batches, teacher, callbacks, verbose, restarted)
+            callbacks.best.restore()
         seconds = round(time.monotonic() - start, 1)
-        return _finish(model, data, run, watch, seconds, origin)
+        return _finish(model, data, run, callbacks, seconds, origin)
 
 
 def _finish(
-    model, data: ImageData, run: runs.Run, watch: "Watch", seconds: float, origin
+    model,
+    data: ImageData,
+    run: runs.Run,
+    callbacks: "_Callbacks",
+    seconds: float,
+    origin,
 ) -> TrainingRun:
     """Measures the best weights, and writes what a finished run has."""
-    figures = {**watch.pace.figures, "seconds": seconds}
+    figures = {**callbacks.pace.figures, "seconds": seconds}
     evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
-    history, best = watch.history.columns, watch.best.epoch
+    history, best = callbacks.history.columns, callbacks.best.epoch
     validated = history["val_accuracy"], best, labels_of(data.validation)
     said = warnings_of(*validated, evaluation)
     run.finish(data, history, evaluation, best, {**figures, "warnings": said})
@@ -170,7 +175,7 @@ def _load_teacher(teacher) -> tuple[keras.Model | None, dict[str, Any]]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class _Callbacks:
     """The callbacks of a run.
 
     Attributes:
@@ -192,7 +197,7 @@ class Watch:
         cls, model, data, recipe, run: runs.Run, notes, checkpoint_steps: int
     ) -> Self:
         """For a new run, or as the notes of a checkpoint left it."""
-        progress, pace = Progress(notes["step"]), Pace(data.training.batch_size)
+        progress, pace = Progress(notes["step"]), Pace(data.training_images.batch_size)
         history = History(run.path("history.csv"), notes["history"])
         best = BestModel(
             model,
@@ -207,7 +212,7 @@ class Watch:
             # Before the others: what was validated is saved.
             ordered.append(AveragedWeights())
         if run.folder:
-            steps = data.training.steps_per_epoch, checkpoint_steps
+            steps = data.training_images.steps_per_epoch, checkpoint_steps
             watched = progress, history, best
             begun = notes["step"] > 0 and "restarts" not in notes
             ordered.append(
@@ -229,13 +234,20 @@ def _settings(model, data: ImageData, recipe: TrainingRecipe) -> dict[str, Any]:
         "counts": data.counts,
         "config": dataclasses.asdict(config_of(model)),
         "recipe": dataclasses.asdict(recipe),
-        "batch_size": data.training.batch_size,
+        "batch_size": data.training_images.batch_size,
         "precision": model.get_layer("patches").dtype_policy.name,
     }
 
 
 def _fit(
-    model, recipe, data: ImageData, batches, teacher, watch: Watch, verbose, restarted
+    model,
+    recipe,
+    data: ImageData,
+    batches,
+    teacher,
+    callbacks: _Callbacks,
+    verbose,
+    restarted,
 ) -> None:
     """Compiles and fits, on whatever devices the model was built for."""
     config, strategy = config_of(model), model.distribute_strategy
@@ -244,14 +256,14 @@ def _fit(
         steps = int(data.validation.cardinality())
         validation = distribution.own_part(strategy, validation)
         validation = distribution.distribute(strategy, validation, steps)
-    callbacks = [*watch.all]
-    epoch, begun = divmod(watch.progress.done, data.training.steps_per_epoch)
+    ordered = [*callbacks.all]
+    epoch, begun = divmod(callbacks.progress.done, data.training_images.steps_per_epoch)
     if begun:
-        callbacks.append(RestOfEpoch(data.training.steps_per_epoch - begun))
+        ordered.append(RestOfEpoch(data.training_images.steps_per_epoch - begun))
     with (
         others_frozen(model, recipe),
         first_tokens_alone(model),
-        fits_in_memory(data.training.batch_size),
+        fits_in_memory(data.training_images.batch_size),
         warnings.catch_warnings(),
     ):
         # What is left of an epoch is shorter than Keras expects.
@@ -263,7 +275,7 @@ def _fit(
                 validation_data=validation,
                 initial_epoch=epoch,
                 epochs=recipe.epochs,
-                callbacks=callbacks,
+                callbacks=ordered,
                 shuffle=False,  # the data set shuffles itself
                 verbose=verbose if distribution.is_chief(strategy) else 0,
             )
@@ -282,12 +294,12 @@ def training_batches(model, recipe, data: ImageData, seed, progress, pace):
     strategy = model.distribute_strategy
     worker = distribution.worker_of(strategy)
     augment = Augmentation(recipe, config_of(model).num_classes, seed, worker[0])
-    batches = data.training.epochs(
+    batches = data.training_images.epochs(
         lambda: progress.done, repeats=recipe.repeats, worker=worker
     )
     batches = batches.map(augment, PARALLEL, deterministic=True)
     batches = made_ahead(pace.stamp(batches))
-    steps = data.training.steps_per_epoch
+    steps = data.training_images.steps_per_epoch
     if strategy.num_replicas_in_sync > 1:
         return distribution.distribute(strategy, batches, steps)
     # Else Keras takes the rest of a broken-off epoch for the length of all epochs;
@@ -302,7 +314,7 @@ def evaluate(
     """Predicts every image of a data set of (images, labels) batches."""
     labels = labels_of(batches)
     output = model.predict(batches.map(lambda images, _: images), verbose=0)
-    if not gives_probabilities(output):
+    if not are_probabilities(output):
         output = np.asarray(keras.ops.softmax(output))
     return Evaluation(labels, output, tuple(class_names))
 
@@ -314,7 +326,7 @@ def labels_of(batches: tf.data.Dataset) -> np.ndarray:
 
 def _check_replicas(recipe: TrainingRecipe, data: ImageData, strategy) -> None:
     count = strategy.num_replicas_in_sync
-    batch_size = data.training.batch_size
+    batch_size = data.training_images.batch_size
     if batch_size % count:
         # The gradient is the mean of theirs, each of as many images.
         raise ValueError(

@@ -125,7 +125,7 @@ class TrainingRecipe:
         return self.learning_rate * batch_size * self.accumulation / self.batch_size
 
 
-RECIPES: dict[str, TrainingRecipe] = {
+TRAINING_RECIPES: dict[str, TrainingRecipe] = {
     # Ours: some tens of epochs on thousands of small images.
     "small": TrainingRecipe(),
     # CCT: https://arxiv.org/abs/2104.05704, appendix, table of hyperparameters; the

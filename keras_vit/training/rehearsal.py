@@ -61,7 +61,7 @@ def rehearse(
     if teacher is not None:
         check_teacher(model, teacher)
     data = data.with_passes(recipe.passes)
-    config, training = config_of(model), data.training
+    config, training = config_of(model), data.training_images
     progress, pace = Progress(), Pace(training.batch_size)
     batches = training_batches(model, recipe, data, 0, progress, pace)
     with (

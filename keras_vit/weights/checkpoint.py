@@ -14,7 +14,7 @@ from keras_vit.model import build_vit
 from keras_vit.resampling import POSITION_MODES, resize_patches, resize_positions
 from keras_vit.weights.formats.layouts import Table
 from keras_vit.weights.source import Source, describe
-from keras_vit.weights.tensors import few
+from keras_vit.weights.tensors import name_first
 from keras_vit.weights.untrained import signs_of_no_training
 
 
@@ -139,8 +139,8 @@ def _account(
     unexpected = sorted(tensors.keys() - table.keys())
     if missing or unexpected:
         raise ValueError(
-            f"'{source.path}' is no whole {form.name} file. Missing: {few(missing)}. "
-            f"Unexpected: {few(unexpected)}."
+            f"'{source.path}' is no whole {form.name} file. Missing: {name_first(missing)}. "
+            f"Unexpected: {name_first(unexpected)}."
         )
     return tensors, table, remarks
 
@@ -169,7 +169,7 @@ def _weights(
     if empty:
         raise ValueError(
             f"'{path}' says nothing of these weights of the model that its notes "
-            f"describe: {few(empty)}."
+            f"describe: {name_first(empty)}."
         )
     wrong = []
     for name, entry in table.items():
@@ -179,7 +179,7 @@ def _weights(
         if tensors[name].shape != expected:
             wrong.append(f"{name} is {tensors[name].shape}, must be {expected}")
     if wrong:
-        raise ValueError(f"'{path}' has tensors of other shapes: {few(wrong)}.")
+        raise ValueError(f"'{path}' has tensors of other shapes: {name_first(wrong)}.")
     weights = {}
     for name, entry in table.items():
         tensor = tensors[name].astype("float32", copy=False)

@@ -15,7 +15,7 @@ from keras_vit.weights import contract
 from keras_vit.weights.formats.format import Format
 from keras_vit.weights.formats.google import GOOGLE
 from keras_vit.weights.formats.recognition import Recognized, recognize
-from keras_vit.weights.tensors import few, read
+from keras_vit.weights.tensors import name_first, read
 
 _HEADS = {
     (size["width"], size["depth"], size["mlp_dim"]): size["num_heads"]
@@ -120,7 +120,7 @@ def describe(
     remarks = (*found.remarks, *notes.remarks)
     if found.pixels:
         remarks += (
-            f"{few(list(found.pixels))} left out: the model's own say the same",
+            f"{name_first(list(found.pixels))} left out: the model's own say the same",
         )
     return Source(
         path,

@@ -277,7 +277,7 @@ def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def few(names: Sequence[str]) -> str:
+def name_first(names: Sequence[str]) -> str:
     """The first names of a file, in a line that can be printed."""
     names = [name if name.isprintable() else repr(name) for name in names]
     shown = ", ".join(names[:8]) or "nothing"

@@ -151,15 +151,15 @@ def test_a_calibrated_recipe_answers_like_keras_and_takes_bytes(demo, tmp_path, 
 
 
 def test_benchmark_measures_every_recipe_side_by_side(saved, tmp_path, capfd):
-    from keras_vit_export.quantization.recipes import RECIPES
+    from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
     figures, page = tmp_path / "figures.json", tmp_path / "page.html"
     arguments = ["--dataset", "digits", "--json", str(figures), "--html", str(page)]
     assert main(["benchmark", str(saved), *arguments]) == 0
     reports = json.loads(figures.read_text())
-    assert list(reports) == ["keras", *RECIPES]
+    assert list(reports) == ["keras", *QUANTIZATION_RECIPES]
     shown = capfd.readouterr().out
-    for name in RECIPES:
+    for name in QUANTIZATION_RECIPES:
         assert f"| {name} |" in shown
         assert name in page.read_text()
 
@@ -448,7 +448,7 @@ def test_options_of_training_that_do_not_fit_are_one_line(tmp_path, capfd, monke
 
 
 def test_help_names_every_training_recipe():
-    from keras_vit.training.recipes import RECIPES
+    from keras_vit.training.recipes import TRAINING_RECIPES
 
     text = run("train", "--help").stdout
-    assert all(name in text for name in RECIPES)
+    assert all(name in text for name in TRAINING_RECIPES)

@@ -17,7 +17,7 @@ from keras_vit_device.self_test import (
 from keras_vit_device.tflite import metadata
 from keras_vit_export import Classifier
 from keras_vit_export.exporter import Exporter, export
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from keras_vit import build_vit
 
@@ -176,7 +176,9 @@ def test_a_file_carries_a_test_that_it_passes(recipe, model, pixels):
     files, reports = exporter.check({recipe: exporter.convert(recipe)}, ["cpu"])
     classifier = Classifier(files[recipe])
     assert classifier.verdict.passed
-    assert RECIPES[recipe].tolerance <= classifier.self_test.tolerance < 0.3
+    assert (
+        QUANTIZATION_RECIPES[recipe].tolerance <= classifier.self_test.tolerance < 0.3
+    )
     assert reports[recipe].accelerators["cpu"].self_test == "passed"
     wrong = np.roll(classifier.self_test.probabilities, 1)
     assert not classifier.judge(wrong).passed

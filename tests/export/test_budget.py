@@ -10,7 +10,7 @@ from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization import sensitivity
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.quantization.sensitivity import layers, only, sweep
 
 from keras_vit import build_vit
@@ -66,7 +66,7 @@ def test_a_sweep_rounds_as_the_file_does(exporter, monkeypatch):
 
     monkeypatch.setattr(sensitivity, "quantize", recorded)
     made = exporter.convert("int4")
-    for method in RECIPES["int4"].roundings:
+    for method in QUANTIZATION_RECIPES["int4"].roundings:
         found.clear()
         exporter.most_damaging(dataclasses.replace(made, method=method))
         assert found == {method}
@@ -151,7 +151,7 @@ def test_a_budget_is_judged_on_images_of_choice(exporter):
 
 
 def test_the_fastest_that_holds_is_taken(exporter, monkeypatch):
-    order = list(RECIPES)
+    order = list(QUANTIZATION_RECIPES)
     drops(
         [0.0 if name in ("float32", "dynamic_int8") else 2.0 for name in order],
         monkeypatch,

@@ -13,7 +13,7 @@ from keras_vit_export.quantization.calibration import (
     collect,
     ranges,
 )
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from keras_vit import build_vit
 
@@ -79,12 +79,14 @@ def test_the_percentile_leaves_one_in_ten_thousand_out():
 
 def test_only_what_a_recipe_quantizes_gets_a_range(float_model, statistics):
     operations = read_operations(float_model)
-    found = ranges(statistics, operations, RECIPES["static_int8"], "min_max")
+    found = ranges(
+        statistics, operations, QUANTIZATION_RECIPES["static_int8"], "min_max"
+    )
     assert found["serve_image:0"] == (0.0, 255.0)
     assert "block_00_attention_mix" in found
     assert "block_00_attention_norm/Mean" not in found
     assert not set(
-        ranges(statistics, operations, RECIPES["dynamic_int8"], "min_max")
+        ranges(statistics, operations, QUANTIZATION_RECIPES["dynamic_int8"], "min_max")
     ) - {"serve_image:0"}
 
 
@@ -92,7 +94,7 @@ def test_what_only_moves_shares_one_range_with_zero_in_its_middle(
     float_model, statistics
 ):
     operations = read_operations(float_model)
-    found = ranges(statistics, operations, RECIPES["static_int8"], "mse")
+    found = ranges(statistics, operations, QUANTIZATION_RECIPES["static_int8"], "mse")
     for part in ("key", "value"):
         product = next(
             it
@@ -108,7 +110,9 @@ def test_what_only_moves_shares_one_range_with_zero_in_its_middle(
 
 def test_sixteen_bits_keep_all_that_was_seen(float_model, statistics):
     operations = read_operations(float_model)
-    found = ranges(statistics, operations, RECIPES["int16x8"], "percentile")
+    found = ranges(
+        statistics, operations, QUANTIZATION_RECIPES["int16x8"], "percentile"
+    )
     seen = statistics["block_00_mlp_add"]
     assert found["block_00_mlp_add"] == (min(seen.low, 0), max(seen.high, 0))
 
@@ -117,7 +121,7 @@ def test_a_tensor_of_zeros_has_a_range():
     nothing = dict.fromkeys("xy", Statistics(0.0, 0.0, np.zeros((4, 3))))
     taken = (Operand("x", (4, 3), False),)
     operation = Operation("GELU", "y;", "float32", taken, ("y",), None)
-    found = ranges(nothing, [operation], RECIPES["full_int8"], "mse")
+    found = ranges(nothing, [operation], QUANTIZATION_RECIPES["full_int8"], "mse")
     assert all(np.isfinite(bound) for pair in found.values() for bound in pair)
 
 
@@ -128,7 +132,7 @@ def test_every_channel_of_a_wide_tensor_is_looked_at(rng):
     seen = dict.fromkeys("xy", Statistics(rows.min(), rows.max(), rows))
     taken = (Operand("x", rows.shape, False),)
     operation = Operation("GELU", "y;", "float32", taken, ("y",), None)
-    found = ranges(seen, [operation], RECIPES["full_int8"], "percentile")
+    found = ranges(seen, [operation], QUANTIZATION_RECIPES["full_int8"], "percentile")
     assert found["y"] == pytest.approx(np.percentile(rows, [0.01, 99.99]), rel=0.2)
 
 

@@ -212,7 +212,7 @@ def test_data_of_the_classes_in_another_order_are_refused(tiny, pixels):
     model = build_vit(tiny(class_names=("z", "x", "y")))
     with pytest.raises(ValueError, match="classes in another order"):
         Exporter(model, source.load())
-    ordered = source.in_order([2, 0, 1])
+    ordered = source.with_classes_in([2, 0, 1])
     assert ordered.class_names == ("z", "x", "y")
     for name in ("train", "validation", "test"):
         _, before = source.splits[name].arrays

@@ -15,7 +15,7 @@ from keras_vit_export.graph.inference import Attention
 from keras_vit_export.graph.rewrites import REWRITES, rewrite
 from keras_vit_export.quantization import calibration
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import MIN_MAX, RECIPES
+from keras_vit_export.quantization.recipes import MIN_MAX, QUANTIZATION_RECIPES
 
 from keras_vit import build_vit
 
@@ -92,7 +92,7 @@ def quickly_quantized(content, recipe, pixels):
     """By a recipe, without choosing how."""
     if recipe.roundings:
         return quantize(content, recipe.with_rounding(MIN_MAX))
-    if not recipe.needs_images:
+    if not recipe.images_for:
         return quantize(content, recipe)
     statistics = calibration.collect(content, pixels)
     operations = read_operations(content)
@@ -118,7 +118,7 @@ def test_the_float32_file_of_every_option_is_the_keras_model(
     assert max(ranks) <= 4
     check_layout(content)
     # Recipes meet every option, in turn.
-    recipe = list(RECIPES.values())[index % len(RECIPES)]
+    recipe = list(QUANTIZATION_RECIPES.values())[index % len(QUANTIZATION_RECIPES)]
     check_layout(quickly_quantized(content, recipe, pixels))
     expected = model.predict_on_batch(pixels.astype("float32"))
     softmax = np.allclose(expected.sum(axis=-1), 1.0, atol=1e-3)

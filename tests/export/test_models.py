@@ -8,7 +8,7 @@ from keras_vit_export import Classifier, export
 from keras_vit_export.exporter import Exporter, export_all
 from keras_vit_export.graph.convert import convert_as_it_is, read_origin
 from keras_vit_export.keras_classifier import KerasClassifier
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from keras_vit import build_vit, config, config_of
 from keras_vit import model as models
@@ -225,7 +225,7 @@ def test_weights_that_are_no_numbers_are_named(dtype, tiny):
         export(model)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", QUANTIZATION_RECIPES)
 def test_a_model_of_zeros_is_exported_like_any_other(recipe, tiny, pixels):
     model = build_vit(tiny())  # kernels of (8, 12) and (12, 8): one buffer, two schemes
     for weight in model.weights:

@@ -6,7 +6,7 @@ from keras_vit_device.tflite.operations import read_graph
 from keras_vit_export import Classifier
 from keras_vit_export.graph.packing import pack
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 
 def where(table, field):
@@ -15,7 +15,7 @@ def where(table, field):
 
 
 def test_zero_points_are_stored_once_and_weights_where_vectors_load_them(float_model):
-    content = quantize(float_model, RECIPES["dynamic_int8"])
+    content = quantize(float_model, QUANTIZATION_RECIPES["dynamic_int8"])
     model = schema.Model.GetRootAs(content)
     buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
     assert all(it.Offset() == it.Size() == 0 for it in buffers), "none is outside"

@@ -17,11 +17,13 @@ from keras_vit_export import Classifier
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.keras_classifier import KerasClassifier
 from keras_vit_export.quantization.quantize import count_skipped, quantize
-from keras_vit_export.quantization.recipes import RECIPES, Rule
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES, Rule
 
 from keras_vit import build_vit
 
-CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.needs_images]
+CALIBRATED = [
+    name for name, recipe in QUANTIZATION_RECIPES.items() if recipe.needs_images
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def everything(images):
     for weight in model.weights:
         weight.assign(rng.normal(0.0, 0.3, weight.shape))
     exporter = Exporter(model, images)
-    made = {name: exporter.convert(name) for name in RECIPES}
+    made = {name: exporter.convert(name) for name in QUANTIZATION_RECIPES}
     return made, *exporter.check(made)
 
 
@@ -121,7 +123,7 @@ def test_attention_products_are_integers_with_zero_point_zero_on_the_right(
 
 def test_the_report_says_how_each_file_was_made(everything):
     _, files, reports = everything
-    for name, recipe in RECIPES.items():
+    for name, recipe in QUANTIZATION_RECIPES.items():
         report = reports[name]
         assert report.recipe == name
         assert report.size_bytes == len(files[name])
@@ -133,7 +135,7 @@ def test_the_report_says_how_each_file_was_made(everything):
         assert report.environment["tensorflow"] == tf.__version__
         assert report.peak_memory_bytes > 0
     assert reports["static_int8"].chosen in ("min_max", "percentile", "mse")
-    assert reports["int4"].chosen in RECIPES["int4"].roundings
+    assert reports["int4"].chosen in QUANTIZATION_RECIPES["int4"].roundings
     assert reports["dynamic_int8"].chosen == ""
     assert "fuse_queries_keys_values" in reports["dynamic_int8"].rewrites
     assert "fuse_queries_keys_values" not in reports["static_int8"].rewrites
@@ -151,14 +153,16 @@ def test_layers_lose_more_the_narrower_the_numbers(everything):
 
 
 def test_a_recipe_that_misses_a_weight_is_an_error(float_model):
-    recipe = RECIPES["dynamic_int8"]
+    recipe = QUANTIZATION_RECIPES["dynamic_int8"]
     partial = dataclasses.replace(recipe, rules=(Rule(operation="FULLY_CONNECTED"),))
     with pytest.raises(RuntimeError, match="should leave all weights INT8.*FLOAT32"):
         quantize(float_model, partial)
 
 
 def test_floats_in_an_integer_recipe_are_an_error(float_model, pixels):
-    recipe = dataclasses.replace(RECIPES["dynamic_int8"], integers_only=True)
+    recipe = dataclasses.replace(
+        QUANTIZATION_RECIPES["dynamic_int8"], integers_only=True
+    )
     with pytest.raises(RuntimeError, match="integers only.*float tensors"):
         quantize(float_model, recipe)
 
@@ -166,10 +170,15 @@ def test_floats_in_an_integer_recipe_are_an_error(float_model, pixels):
 def test_skipping_is_what_the_files_say(everything):
     made, _, _ = everything
     one = made["dynamic_int8"]
-    assert count_skipped(one.float_model, one.content, RECIPES["int16x8"])["MUL"] > 0
+    assert (
+        count_skipped(one.float_model, one.content, QUANTIZATION_RECIPES["int16x8"])[
+            "MUL"
+        ]
+        > 0
+    )
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", QUANTIZATION_RECIPES)
 def test_images_of_one_colour_are_no_error_and_no_nan(recipe, everything):
     _, files, _ = everything
     classifier = Classifier(files[recipe])
@@ -263,7 +272,7 @@ def test_old_runtimes_get_one_scale_where_floats_meet_bytes(model, images):
     made, refused = exporter.convert_all()
     assert refused.keys() == {"full_int8", "int16x8", "int4"}
     assert "newer than 2.14" in refused["int4"]
-    assert made.keys() == RECIPES.keys() - refused.keys()
+    assert made.keys() == QUANTIZATION_RECIPES.keys() - refused.keys()
 
 
 def test_another_version_is_refused(model):

@@ -10,7 +10,7 @@ from keras_vit_export.graph.convert import convert_graph
 from keras_vit_export.graph.forward import NORMED, logits
 from keras_vit_export.graph.rewrites import rewrite
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.quantization.smoothing import readers, smooth
 
 from keras_vit import build_vit
@@ -87,7 +87,7 @@ def _snr(graph, branch, pixels):
         if it.weight_type and f"{branch.name}_" in it.scope
     )
     exact = read_all(content, [name], pixels)[name]
-    quantized = quantize(content, RECIPES["dynamic_int8"])
+    quantized = quantize(content, QUANTIZATION_RECIPES["dynamic_int8"])
     return snr_db(exact, read_all(quantized, [name], pixels)[name])
 
 

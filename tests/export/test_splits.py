@@ -6,13 +6,15 @@ import tensorflow as tf
 from keras_vit_export import export
 from keras_vit_export.exporter import Exporter, export_all
 from keras_vit_export.quantization.calibration import LEAST_IMAGES
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report.measure import table
 from keras_vit_export.splits import find_splits
 
 from keras_vit.data import from_arrays
 
-CALIBRATED = [name for name, recipe in RECIPES.items() if recipe.needs_images]
+CALIBRATED = [
+    name for name, recipe in QUANTIZATION_RECIPES.items() if recipe.images_for
+]
 
 
 @pytest.mark.parametrize("recipe", CALIBRATED)

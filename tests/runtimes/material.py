@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.keras_classifier import KerasClassifier
-from keras_vit_export.quantization.recipes import OLD_RUNTIME, RECIPES
+from keras_vit_export.quantization.recipes import OLD_RUNTIME, QUANTIZATION_RECIPES
 from PIL import Image
 
 import keras_vit
@@ -20,7 +20,7 @@ from keras_vit.data import from_arrays
 COUNT = 200
 # Recipes whose file is another with `--compat 2.14`, and the name of that file.
 COMPATIBLE = {name: f"{name}, compat" for name in ("dynamic_int8", "fast_int8")}
-FILES = (*RECIPES, *COMPATIBLE.values())
+FILES = (*QUANTIZATION_RECIPES, *COMPATIBLE.values())
 # The image files are smaller than the model's input, and larger. The larger ones have
 # the smaller ones' pixels as squares: whoever shrinks them without averaging shows it.
 SCALES = {"smaller": 1, "larger": 4}
@@ -108,7 +108,9 @@ def _false_colours(grey: np.ndarray) -> np.ndarray:
 
 def _export(model, data, folder: pathlib.Path) -> None:
     exporter = Exporter(model, data)
-    files, _ = exporter.check({name: exporter.convert(name) for name in RECIPES})
+    files, _ = exporter.check(
+        {name: exporter.convert(name) for name in QUANTIZATION_RECIPES}
+    )
     old = Exporter(model, data, compat=OLD_RUNTIME)
     more, _ = old.check({name: old.convert(name) for name in COMPATIBLE})
     files |= {COMPATIBLE[name]: content for name, content in more.items()}

@@ -14,7 +14,7 @@ from export.test_graph import quickly_quantized
 from keras_vit_export.graph import inference
 from keras_vit_export.graph.convert import convert_graph
 from keras_vit_export.graph.rewrites import rewrite
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 import keras_vit
 
@@ -42,7 +42,7 @@ def covering_files(index: int, pixels: np.ndarray) -> dict[str, bytes]:
     """The flatbuffer of one of `COVERING`'s configurations in every recipe."""
     fields = _SIZES | {"image_size": SHAPE[:2], "patch_size": 4} | COVERING[index]
     model = _random_model(keras_vit.ViTConfig(**fields), index)
-    return _files(model, pixels, RECIPES)
+    return _files(model, pixels, QUANTIZATION_RECIPES)
 
 
 def published_files(pixels: np.ndarray, names: Iterable[str]) -> dict[str, bytes]:
@@ -69,7 +69,10 @@ def _random_model(config: keras_vit.ViTConfig, seed: int) -> keras.Model:
 def _files(model, pixels, names):
     _set_apart(model, pixels)
     content = convert_graph(rewrite(inference.read(model)))
-    return {name: quickly_quantized(content, RECIPES[name], pixels) for name in names}
+    return {
+        name: quickly_quantized(content, QUANTIZATION_RECIPES[name], pixels)
+        for name in names
+    }
 
 
 def _set_apart(model: keras.Model, pixels: np.ndarray) -> None:

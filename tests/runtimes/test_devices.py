@@ -1,7 +1,7 @@
 """Every runtime that is here gives Keras' answers, or says that it can't."""
 
 import pytest
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from .material import COMPATIBLE, FILES
 from .runtimes import GIVEN
@@ -49,7 +49,7 @@ def test_the_self_test_tells_right_from_wrong(answered):
     runtime, results = answered
     recipe_of = {file: name for name, file in COMPATIBLE.items()}
     for name in set(FILES) - runtime.refuses:
-        tolerance = RECIPES[recipe_of.get(name, name)].tolerance
+        tolerance = QUANTIZATION_RECIPES[recipe_of.get(name, name)].tolerance
         passed = results[name].distance <= tolerance
         assert passed == (name not in runtime.wrong), (name, results[name].distance)
 

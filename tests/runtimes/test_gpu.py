@@ -17,7 +17,7 @@ from covering import COVERING
 from keras_vit_cli import web
 from keras_vit_device.accelerators import PARTLY, REFUSED, WHOLLY
 from keras_vit_device.classifier import Classifier
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from . import layouts, random_models
 from .runtimes import GPU, ROOT, variables, why_missing
@@ -65,7 +65,7 @@ def pixels():
 def covering(pixels):
     """The files by recipe, in the order of `COVERING`."""
     files = [random_models.covering_files(it, pixels) for it in range(len(COVERING))]
-    return {name: [it[name] for it in files] for name in RECIPES}
+    return {name: [it[name] for it in files] for name in QUANTIZATION_RECIPES}
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +81,12 @@ def published(photos):
 
 def check_answers(name, rows, expected):
     """They are the CPU's, up to what a recipe's rounding explains."""
-    tolerance = RECIPES[name].tolerance
-    bound = FLOAT_BOUND if RECIPES[name].weight_types[0] != "INT8" else tolerance
+    tolerance = QUANTIZATION_RECIPES[name].tolerance
+    bound = (
+        FLOAT_BOUND
+        if QUANTIZATION_RECIPES[name].weight_types[0] != "INT8"
+        else tolerance
+    )
     distance = 0.5 * np.abs(rows - expected).sum(axis=1).max()
     assert distance <= bound, name
     second, first = np.sort(expected, axis=1)[:, -2:].T
@@ -102,7 +106,7 @@ def test_the_answers_to_the_covering_set_are_set_apart(covering, pixels):
         assert others.mean() > 0.1
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", QUANTIZATION_RECIPES)
 def test_every_option_on_the_gpu_answers_as_on_the_cpu(name, vulkan, covering, pixels):
     classifiers = [Classifier(it) for it in covering[name]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from keras_vit.training.augmentation.random_changes import Augmentation
-from keras_vit.training.recipes import RECIPES, TrainingRecipe
+from keras_vit.training.recipes import TRAINING_RECIPES, TrainingRecipe
 
 NOTHING = TrainingRecipe(translation=0.0)
 SOME = [
@@ -105,8 +105,8 @@ def test_cutmix_takes_any_part_of_an_image_equally_often():
     assert (np.minimum(taken, 1 - taken) < 0.05).mean() < 0.2
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TRAINING_RECIPES)
 def test_every_recipe_takes_grey_images(name):
-    _, _, [(images, targets)] = batches(RECIPES[name], [7], channels=1)
+    _, _, [(images, targets)] = batches(TRAINING_RECIPES[name], [7], channels=1)
     assert images.shape == (6, 12, 16, 1)
     assert np.isfinite(images).all() and np.isfinite(targets).all()

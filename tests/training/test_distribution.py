@@ -215,7 +215,7 @@ def test_each_training_of_a_process_is_watched(monkeypatch):
         distribution, "_sum_over_workers", lambda *_: calls.append("all are there")
     )
     for _ in range(2):
-        with distribution.watch(None):
+        with distribution.end_together(None):
             calls.append("train")
     once = [("a:1", "b:2"), "start", "train", "all are there", "stop"]
     assert calls == once * 2

@@ -117,7 +117,10 @@ def test_nothing_keeps_a_trained_model_and_its_images(tiny, stripes, rng, uncomp
     data = stripes(rng).load(batch_size=16)
     model = keras_vit.build_vit(tiny(num_classes=2, depth=1))
     keras_vit.train(model, data, keras_vit.TrainingRecipe(epochs=1), verbose=0)
-    kept = [weakref.ref(it) for it in (model, data.training, data.training.split)]
+    kept = [
+        weakref.ref(it)
+        for it in (model, data.training_images, data.training_images.split)
+    ]
     del model, data
     gc.collect()
     assert [it() for it in kept] == [None] * 3

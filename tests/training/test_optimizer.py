@@ -8,7 +8,7 @@ import pytest
 
 import keras_vit
 from keras_vit.training.optimizer import layer_scales, make_optimizer
-from keras_vit.training.recipes import RECIPES
+from keras_vit.training.recipes import TRAINING_RECIPES
 
 
 def gradients(model, rng):
@@ -85,7 +85,7 @@ def test_the_rate_is_in_proportion_to_the_images_of_a_change():
 )
 def test_rates_are_the_papers(recipe, batch_size, rate):
     """MAE's table 9 gives a base rate, of 256 images, and trains on 1,024."""
-    recipe = dataclasses.replace(RECIPES[recipe], warmup=0.0)
+    recipe = dataclasses.replace(TRAINING_RECIPES[recipe], warmup=0.0)
     optimizer = make_optimizer(recipe, 10**6, batch_size)
     assert float(optimizer.learning_rate) == pytest.approx(rate)
 
@@ -128,7 +128,7 @@ def test_a_probe_trains_the_head_alone_and_leaves_nothing_frozen(
 ):
     model = keras_vit.build_vit(tiny(num_classes=2, depth=1))
     before = {v.path: np.array(v) for v in model.trainable_variables}
-    recipe = RECIPES["linear_probe"]
+    recipe = TRAINING_RECIPES["linear_probe"]
     recipe = keras_vit.TrainingRecipe(epochs=2, trainable=recipe.trainable)
     data = stripes(rng).load(batch_size=16)
     keras_vit.train(model, data, recipe, output=tmp_path / "run", verbose=0)
@@ -152,12 +152,12 @@ def test_a_name_of_no_layer_is_refused(tiny, stripes, rng):
     assert model.trainable_variables
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", TRAINING_RECIPES)
 def test_a_model_that_was_trained_is_saved_and_loaded_by_keras_alone(
     name, tiny, rng, tmp_path, uncompiled
 ):
     model = keras_vit.build_vit(tiny(depth=1))
-    recipe = dataclasses.replace(RECIPES[name], accumulation=2)
+    recipe = dataclasses.replace(TRAINING_RECIPES[name], accumulation=2)
     model.compile(make_optimizer(recipe, 10), keras.losses.CategoricalCrossentropy())
     images = rng.uniform(0, 255, (4, *model.input_shape[1:]))
     targets = np.eye(model.output_shape[-1])[[0, 1, 2, 0]]

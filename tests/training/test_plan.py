@@ -6,7 +6,7 @@ import pytest
 
 from keras_vit import plan_training
 from keras_vit.training.plan import FEW_PHOTOS, LEAST_STEPS, new_config
-from keras_vit.training.recipes import RECIPES, TrainingRecipe
+from keras_vit.training.recipes import TRAINING_RECIPES, TrainingRecipe
 
 NAMES = ("circle", "square", "triangle")
 # The demo's digits, Fashion-MNIST, and CIFAR-10.
@@ -76,9 +76,9 @@ def test_what_is_given_stays():
 
 
 def test_a_recipe_that_is_given_is_changed_in_its_steps_alone():
-    plan = plan_training(42, NAMES, recipe=RECIPES["finetune"], trained=True)
+    plan = plan_training(42, NAMES, recipe=TRAINING_RECIPES["finetune"], trained=True)
     changed = dataclasses.replace(plan.recipe, passes=1, keep="best")
-    assert changed == RECIPES["finetune"] and steps_of(plan, 42) >= LEAST_STEPS
+    assert changed == TRAINING_RECIPES["finetune"] and steps_of(plan, 42) >= LEAST_STEPS
     assert "convolutions" not in " ".join(plan.reasons)
 
 

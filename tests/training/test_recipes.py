@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import keras_vit
 from keras_vit.data import from_arrays
-from keras_vit.training.recipes import RECIPES
+from keras_vit.training.recipes import TRAINING_RECIPES
 from keras_vit.training.rehearsal import available_memory
 from tests import processes
 
@@ -48,7 +48,12 @@ def two_steps(recipe, size, precision):
     )
     model = keras_vit.build_vit(config)
     before = [np.array(v) for v in model.get_layer("head").weights]
-    changed = {**vars(RECIPES[recipe]), "epochs": 1, "warmup": 0.0, "ema_momentum": 0.0}
+    changed = {
+        **vars(TRAINING_RECIPES[recipe]),
+        "epochs": 1,
+        "warmup": 0.0,
+        "ema_momentum": 0.0,
+    }
     run = keras_vit.train(
         model,
         source.load(config, batch_size=2),
@@ -88,7 +93,7 @@ def apart(function, recipe, size, precision):
 
 def test_the_sample_has_every_recipe_in_both_precisions_and_every_size():
     pairs = {(recipe, precision) for recipe, precision, _ in SAMPLED}
-    assert pairs == set(itertools.product(RECIPES, PRECISIONS))
+    assert pairs == set(itertools.product(TRAINING_RECIPES, PRECISIONS))
     assert {size for _, _, size in SAMPLED} == set(SMALL)
 
 
@@ -99,7 +104,7 @@ def test_every_recipe_trains(recipe, precision, size, uncompiled):
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", TRAINING_RECIPES)
 @pytest.mark.parametrize("size", SIZES)
 def test_every_recipe_trains_every_size(recipe, size, precision):
     apart(check_uncompiled, recipe, size, precision)
@@ -107,7 +112,7 @@ def test_every_recipe_trains_every_size(recipe, size, precision):
 
 @pytest.mark.long
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", TRAINING_RECIPES)
 def test_every_recipe_compiles(recipe, precision):
     apart(check, recipe, "nano", precision)
 

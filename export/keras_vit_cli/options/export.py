@@ -1,6 +1,6 @@
 """Options of `demo`, `evaluate`, `export`, `benchmark` and `inspect`. Standard library only."""
 
-from keras_vit_export.quantization.recipes import RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from keras_vit_cli.options.shared import (
     add_dataset,
@@ -50,8 +50,8 @@ def add_export(commands) -> None:
     export.add_argument(
         "--recipe",
         default="dynamic_int8",
-        help=f"{', '.join(RECIPES)}, or auto for the fastest that keeps to --max-drop "
-        "(default: dynamic_int8)",
+        help=f"{', '.join(QUANTIZATION_RECIPES)}, or auto for the fastest that keeps to "
+        "--max-drop (default: dynamic_int8)",
     )
     add_path(
         export,

@@ -9,7 +9,7 @@ from keras_vit_device.tflite.operations import Operation, read_operations
 from tqdm import tqdm
 
 from keras_vit_export.activations import Activations
-from keras_vit_export.quantization.recipes import Recipe
+from keras_vit_export.quantization.recipes import QuantizationRecipe
 
 # Images that ranges are measured on, and the fewest that mean anything.
 IMAGES = 64
@@ -136,7 +136,7 @@ METHODS: dict[str, Callable[[np.ndarray, float, float, int], Range]] = {
 def ranges(
     statistics: dict[str, Statistics],
     operations: list[Operation],
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     method: str,
 ) -> dict[str, Range]:
     """The range of every activation that a recipe quantizes.
@@ -206,7 +206,7 @@ def _no_power_of_two(low: float, high: float) -> Range:
     return (1.01 * low, 1.01 * high) if near else (low, high)
 
 
-def _groups(operations: list[Operation], recipe: Recipe) -> dict[str, str]:
+def _groups(operations: list[Operation], recipe: QuantizationRecipe) -> dict[str, str]:
     """For each tensor the name of one whose scale it shares, over operations of
     `_MOVES` that the recipe quantizes."""
     leader: dict[str, str] = {}

@@ -23,12 +23,12 @@ from litert_quantizer import Quantizer
 
 from keras_vit_export.graph.packing import pack
 from keras_vit_export.quantization.calibration import Range
-from keras_vit_export.quantization.recipes import GPTQ, Recipe, Rule
+from keras_vit_export.quantization.recipes import GPTQ, QuantizationRecipe, Rule
 
 
 def quantize(
     float_model: bytes,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     ranges: Mapping[str, Range] | None = None,
     images: np.ndarray | None = None,
 ) -> bytes:
@@ -87,7 +87,7 @@ def _examples(float_model: bytes, images: np.ndarray) -> dict[str, list]:
     return {signature: [{name: image[None].astype("float32")} for image in images]}
 
 
-def _rules_for(recipe: Recipe, float_model: bytes) -> tuple[Rule, ...]:
+def _rules_for(recipe: QuantizationRecipe, float_model: bytes) -> tuple[Rule, ...]:
     """The rules, changed for weights that bear no scale a block.
 
     Those that don't divide into blocks get one scale an output. Those with a block so
@@ -117,7 +117,9 @@ def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
     return [dataclasses.replace(rule, scope=exact) for rule in rules]
 
 
-def _prepare(float_model: bytes, recipe: Recipe, ranges: Mapping[str, Range]) -> bytes:
+def _prepare(
+    float_model: bytes, recipe: QuantizationRecipe, ranges: Mapping[str, Range]
+) -> bytes:
     """The float model, changed where litert-quantizer would break it."""
     graph = read_graph(float_model)
     changed = _unshare_kernels(graph)
@@ -145,7 +147,9 @@ def _unshare_kernels(graph) -> bool:
     return changed
 
 
-def _keep_outputs_alive(graph, recipe: Recipe, ranges: Mapping[str, Range]) -> bool:
+def _keep_outputs_alive(
+    graph, recipe: QuantizationRecipe, ranges: Mapping[str, Range]
+) -> bool:
     """Sees to it that no output has a bias that its weights can't carry.
 
     A bias becomes a 32-bit integer in steps of (step of the input) x (step of that
@@ -192,7 +196,7 @@ def _weights(graph) -> Iterator[tuple[Operation, np.ndarray, np.ndarray | None]]
         yield operation, *arrays
 
 
-def protect(recipe: Recipe, scopes: Iterable[str]) -> Recipe:
+def protect(recipe: QuantizationRecipe, scopes: Iterable[str]) -> QuantizationRecipe:
     """The recipe with some operations in higher precision, by their scopes."""
     rules = tuple(it for scope in scopes for it in _bound(recipe.protected, scope))
     if not rules:
@@ -205,7 +209,9 @@ def protect(recipe: Recipe, scopes: Iterable[str]) -> Recipe:
     )
 
 
-def count_skipped(float_model: bytes, model: bytes, recipe: Recipe) -> dict[str, int]:
+def count_skipped(
+    float_model: bytes, model: bytes, recipe: QuantizationRecipe
+) -> dict[str, int]:
     """Operations that a rule with activations names but that stayed in floats, by kind.
 
     Rules for weights alone leave operations without weights as they are, which is no
@@ -220,7 +226,7 @@ def count_skipped(float_model: bytes, model: bytes, recipe: Recipe) -> dict[str,
     return dict(left)
 
 
-def _check(model: bytes, recipe: Recipe) -> None:
+def _check(model: bytes, recipe: QuantizationRecipe) -> None:
     found = Counter(weight_types(model))
     if not set(found) <= set(recipe.weight_types):
         raise RuntimeError(

@@ -80,7 +80,7 @@ class Rule:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class QuantizationRecipe:
     """How the float model becomes the exported one.
 
     Attributes:
@@ -119,9 +119,13 @@ class Recipe:
         return found
 
     @property
-    def needs_images(self) -> bool:
-        """Whether it needs images, to measure the ranges of activations."""
-        return bool(self.roundings) or any(rule.activations for rule in self.rules)
+    def images_for(self) -> str:
+        """What it needs images for, in words; empty if it needs none."""
+        if self.roundings:
+            return "to round its weights by what they change"
+        if any(rule.activations for rule in self.rules):
+            return "to measure the ranges of activations on"
+        return ""
 
     def with_rounding(self, algorithm: str) -> Self:
         """The recipe with this algorithm for weights of less than 8 bits."""
@@ -143,29 +147,29 @@ _DENSE = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 _DYNAMIC = (Rule(operation="*", weights=8),)
 _OF_FLOATS = 0.02  # for accelerators that compute in 16 bits
 
-RECIPES: dict[str, Recipe] = {
+QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(
+        QuantizationRecipe(
             name="float32",
             summary="weights and arithmetic in 32-bit floats",
             weight_types=("FLOAT32",),
             tolerance=_OF_FLOATS,
         ),
-        Recipe(
+        QuantizationRecipe(
             name="float16",
             summary="weights in 16-bit floats, arithmetic in 32-bit floats",
             rules=(Rule(operation="*", weights=16, algorithm=CAST),),
             weight_types=("FLOAT16",),
             tolerance=_OF_FLOATS,
         ),
-        Recipe(
+        QuantizationRecipe(
             name="dynamic_int8",
             summary="weights in 8-bit integers, activations quantized as they come",
             rules=(Rule(operation="*"),),
             weight_types=("INT8",),
         ),
-        Recipe(
+        QuantizationRecipe(
             name="fast_int8",
             summary="dynamic_int8 with attention products of 8-bit integers",
             rules=(
@@ -174,7 +178,7 @@ RECIPES: dict[str, Recipe] = {
             ),
             weight_types=("INT8",),
         ),
-        Recipe(
+        QuantizationRecipe(
             name="static_int8",
             summary="8-bit integers in dense layers, convolutions and attention "
             "products; norms, softmax, GELU and residual stream in floats",
@@ -185,7 +189,7 @@ RECIPES: dict[str, Recipe] = {
             without=_APART,
             protected=_DYNAMIC,
         ),
-        Recipe(
+        QuantizationRecipe(
             name="full_int8",
             summary="integers everywhere, bytes in and out: 8 bits, and 16 in norms "
             "and residual stream",
@@ -201,7 +205,7 @@ RECIPES: dict[str, Recipe] = {
             protected=_static("*", bits=16),
             integers_only=True,
         ),
-        Recipe(
+        QuantizationRecipe(
             name="int16x8",
             summary="weights in 8-bit, activations in 16-bit integers",
             rules=(
@@ -212,7 +216,7 @@ RECIPES: dict[str, Recipe] = {
             weight_types=("INT8",),
             without=_APART,
         ),
-        Recipe(
+        QuantizationRecipe(
             name="int4",
             summary="weights of dense layers in 4-bit integers, activations quantized "
             "as they come; patches, and build_vit's head, in 8 bits",
@@ -237,7 +241,7 @@ OLD_RUNTIME = "2.14"
 _NEWER = ("full_int8", "int16x8", "int4")
 
 
-def for_old_runtime(recipe: Recipe) -> Recipe:
+def for_old_runtime(recipe: QuantizationRecipe) -> QuantizationRecipe:
     """The recipe as TFLite 2.14 computes it rightly.
 
     Where floats meet dense weights of 8 bits it reads the first scale alone, and says
@@ -249,7 +253,7 @@ def for_old_runtime(recipe: Recipe) -> Recipe:
     if recipe.name in _NEWER:
         raise RuntimeError(
             f"Recipe {recipe.name!r} needs a runtime newer than {OLD_RUNTIME}; "
-            f"{', '.join(name for name in RECIPES if name not in _NEWER)} do not."
+            f"{', '.join(name for name in QUANTIZATION_RECIPES if name not in _NEWER)} do not."
         )
     return dataclasses.replace(
         recipe,

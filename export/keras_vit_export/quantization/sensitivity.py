@@ -11,10 +11,10 @@ from tqdm import tqdm
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.quantization.calibration import Range
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import KEEP, Recipe
+from keras_vit_export.quantization.recipes import KEEP, QuantizationRecipe
 
 
-def layers(float_model: bytes, recipe: Recipe) -> list[str]:
+def layers(float_model: bytes, recipe: QuantizationRecipe) -> list[str]:
     """Scopes of the dense layers, convolutions and products that a recipe quantizes."""
     return [
         operation.scope
@@ -23,7 +23,7 @@ def layers(float_model: bytes, recipe: Recipe) -> list[str]:
     ]
 
 
-def _is_quantized(operation: Operation, recipe: Recipe) -> bool:
+def _is_quantized(operation: Operation, recipe: QuantizationRecipe) -> bool:
     rule = recipe.rule_for(operation.kind, operation.scope)
     # Products of activations have no weights to quantize alone.
     return rule is not None and bool(rule.activations or operation.weight_type)
@@ -31,7 +31,7 @@ def _is_quantized(operation: Operation, recipe: Recipe) -> bool:
 
 def sweep(
     float_model: bytes,
-    recipe: Recipe,
+    recipe: QuantizationRecipe,
     ranges: Mapping[str, Range],
     images: np.ndarray,
     examples: np.ndarray | None = None,
@@ -55,7 +55,7 @@ def sweep(
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def only(recipe: Recipe, scope: str) -> Recipe:
+def only(recipe: QuantizationRecipe, scope: str) -> QuantizationRecipe:
     """The recipe for one layer, the rest in float32."""
     exact = f"^{re.escape(scope)}$"
     rules = tuple(

@@ -176,7 +176,7 @@ def on_replicas(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch(strategy: tf.distribute.Strategy) -> Iterator[None]:
+def end_together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     """While the block runs on several hosts, each of them ends when another is gone.
 
     None leaves the block before all have come to its end, the chief with its files

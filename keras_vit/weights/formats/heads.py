@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_vit.weights.formats.format import Format, Tensors
-from keras_vit.weights.tensors import few
+from keras_vit.weights.tensors import name_first
 
 # DINOv2's classifier, which reads the class token and the mean of the patches.
 _BOTH = "linear_head"
@@ -62,7 +62,7 @@ def read_head(form: Format, tensors: Tensors) -> Head:
         if found or not _is_linear(form, tensors, others):
             shown = [f"{it} {tensors[it].shape}" for it in (*found, *others)]
             rest = {k: it for k, it in tensors.items() if k not in (*found, *others)}
-            return Head(rest, few(shown))
+            return Head(rest, name_first(shown))
         remarks.append(f"the head is {layer!r}")
         kinds = {name: name.rpartition(".")[2] for name in others}
         tensors = {

@@ -13,7 +13,7 @@ from keras_vit.weights.formats.hugging_face import HUGGING_FACE
 from keras_vit.weights.formats.layouts import rename
 from keras_vit.weights.formats.timm import TIMM
 from keras_vit.weights.formats.torchvision import TORCHVISION
-from keras_vit.weights.tensors import few
+from keras_vit.weights.tensors import name_first
 
 FORMATS = (GOOGLE, TIMM, HUGGING_FACE, TORCHVISION)
 # What torch.compile, FSDP and activation checkpointing put before the names of all that
@@ -97,7 +97,7 @@ def recognize(tensors: Mapping[str, np.ndarray], prefix: str | None) -> Recogniz
         dict(head.tensors),
         tuple(bare.values()),
         pixels,
-        "; ".join(filter(None, (head.unread, beside and few(beside)))),
+        "; ".join(filter(None, (head.unread, beside and name_first(beside)))),
         (*remarks, *head.remarks),
     )
 
@@ -107,7 +107,7 @@ def _unwrap(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if adapters := sorted(name for name in tensors if ".lora_" in name):
         raise ValueError(
-            f"it has adapters of LoRA ({few(adapters[:2])}): merge them into the model "
+            f"it has adapters of LoRA ({name_first(adapters[:2])}): merge them into the model "
             "(merge_and_unload() of peft) and save that."
         )
     wrappers = {it for name in tensors for it in re.findall(_WRAPPER, name)}
@@ -141,7 +141,7 @@ def _choose(
         raise ValueError(
             "it holds no Vision Transformer of a known format "
             f"({', '.join(form.name for form in FORMATS)}). Its first tensors: "
-            f"{few(sorted(names)[:5])}"
+            f"{name_first(sorted(names)[:5])}"
         )
     if prefix is None and len(models) == 1:
         return models[0]

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 import keras_vit
 from keras_vit import pictures
-from keras_vit.training.watching import draw_training_page
+from keras_vit.training.logs import draw_training_page
 from tests.conftest import events_in
 
 
