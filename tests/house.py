@@ -6,6 +6,7 @@ that are named by a bare participle, lines.
 
 import ast
 import dataclasses
+import json
 import pathlib
 import statistics
 import sys
@@ -89,6 +90,66 @@ def definitions(path: pathlib.Path) -> list[str]:
     """Names of the functions and classes that a module defines."""
     kinds = ast.FunctionDef | ast.ClassDef
     return [it.name for it in ast.parse(path.read_text()).body if isinstance(it, kinds)]
+
+
+def module_of(path: pathlib.Path, root: pathlib.Path) -> str:
+    """The name by which a file of the product is imported."""
+    parts = path.relative_to(root).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "export" else parts
+    return ".".join(it for it in parts if it != "__init__")
+
+
+def sources(root: pathlib.Path) -> Iterator[str]:
+    """All code that uses the product: its own, tests, benchmarks, lessons."""
+    for folder in (*PACKAGES, "tests", "benchmarks"):
+        for path in (root / folder).rglob("*.py"):
+            if not LEFT_OUT & set(path.parts):
+                yield path.read_text()
+    for path in (root / "notebooks").rglob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        lines = "".join("".join(it["source"]) + "\n" for it in cells if _is_code(it))
+        yield "\n".join(it for it in lines.splitlines() if not it.lstrip()[:1] in "!%")
+
+
+def _is_code(cell: dict) -> bool:
+    return cell["cell_type"] == "code"
+
+
+def names_used(source: str, modules: set[str]) -> Iterator[tuple[str, str]]:
+    """(module, name) of what a file takes from modules, by `from` or by a dot."""
+    tree, known = ast.parse(source), {name: name for name in modules}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                known[alias.asname or alias.name] = full
+                yield node.module, alias.name
+        elif isinstance(node, ast.Import):
+            known |= {it.asname: it.name for it in node.names if it.asname}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield known.get(ast.unparse(node.value), ""), node.attr
+
+
+def used_at_home_alone(root: pathlib.Path) -> list[str]:
+    """`module.function` of those without underscore that no other file uses.
+
+    A table of its own module makes a function known by another name.
+    """
+    modules = {module_of(path, root): path for path in files(root)}
+    used = {pair for it in sources(root) for pair in names_used(it, set(modules))}
+    found = []
+    for module, path in modules.items():
+        body = ast.parse(path.read_text()).body
+        own = {it.name for it in body if isinstance(it, ast.FunctionDef)}
+        tables = [it for it in body if isinstance(it, ast.Assign | ast.AnnAssign)]
+        tabled = {getattr(it, "id", "") for row in tables for it in ast.walk(row)}
+        found += [
+            f"{module}.{name}"
+            for name in sorted(own - tabled)
+            if not name.startswith("_") and (module, name) not in used
+        ]
+    return found
 
 
 def measure(root: pathlib.Path) -> dict[str, object]:

@@ -22,6 +22,14 @@ WHY_INSIDE = {
     ("sources.py", "_digits"): "scikit-learn takes a second",
     ("sources.py", "_tfds"): "TensorFlow Datasets takes seconds, and may be broken",
 }
+# What no file imports by its name, and yet is no room's own.
+KNOWN_OTHERWISE = {
+    "keras_vit.model.embed": "a part of the figure, as encoder_block is",
+    "keras_vit.model.classify": "a part of the figure",
+    "keras_vit_export.graph.forward.embed": "mirrors keras_vit.model",
+    "keras_vit_export.graph.forward.add_branch": "mirrors keras_vit.model",
+    "keras_vit_export.graph.forward.classify": "mirrors keras_vit.model",
+}
 
 
 def functions():
@@ -47,3 +55,15 @@ def test_no_function_is_named_by_a_bare_participle(tmp_path):
     (tmp_path / "bad.py").write_text("def _smoothed():\n    import os\n    return os\n")
     (bad,) = house.functions(tmp_path / "bad.py")
     assert house.is_participle(bad.name) and bad.imports == ("os",) and bad.lines == 3
+
+
+def test_what_one_file_uses_has_an_underscore(tmp_path):
+    found = set(house.used_at_home_alone(ROOT)) - KNOWN_OTHERWISE.keys()
+    # The command line imports a command by its name, and calls its `run`.
+    commands = {it for it in found if it.startswith("keras_vit_cli.")}
+    assert all(it.endswith(".run") for it in commands) and found == commands
+    (tmp_path / "keras_vit").mkdir()
+    code = {"a": "def f(): pass\ndef g(): pass\n", "b": "from keras_vit.a import f\n"}
+    for name, text in code.items():
+        (tmp_path / f"keras_vit/{name}.py").write_text(text)
+    assert house.used_at_home_alone(tmp_path) == ["keras_vit.a.g"]

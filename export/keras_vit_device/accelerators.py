@@ -29,7 +29,7 @@ WHOLLY, PARTLY, REFUSED, MISSING = "wholly", "partly", "refused", "missing"
 # Of which a third for running: who is slow answers fewer images.
 _RUNNING = 1 / 3
 _LEAST_RUNS = 5  # of which the median time is told
-_CHILD = "from keras_vit_device.accelerators import answer_parent; answer_parent()"
+_CHILD = "from keras_vit_device.accelerators import _answer_parent; _answer_parent()"
 # What the log says where there is no device, and what people are told of it.
 _NO_DEVICE = {
     r"No module named 'ai_edge_litert": "ai-edge-litert with its CompiledModel is needed",
@@ -187,12 +187,12 @@ def _trial(child: subprocess.CompletedProcess, log: str) -> Trial:
     if child.returncode:
         return _failure(log)
     found = np.load(io.BytesIO(child.stdout))
-    reason = "" if found["wholly"] else f"on the CPU: {name_unsupported(log)}"
+    reason = "" if found["wholly"] else f"on the CPU: {_name_unsupported(log)}"
     runs = WHOLLY if found["wholly"] else PARTLY
     return Trial(runs, reason, found["rows"], float(found["ms"]))
 
 
-def answer_parent() -> None:
+def _answer_parent() -> None:
     """The other end of `attempt`: model and images from stdin, answers to stdout."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # LiteRT prints there too
@@ -221,13 +221,13 @@ def _failure(log: str) -> Trial:
     # What LiteRT's kernels say of it, else what can't go to the GPU, else Python's last
     # line, after which LiteRT goes on to talk.
     kernels = re.findall(r"^ERROR: (?!\[|Following )(.+)", log, re.MULTILINE)[:1]
-    listed = [words] if (words := name_unsupported(log)) else []
+    listed = [words] if (words := _name_unsupported(log)) else []
     errors = re.findall(r"^\w*(?:Error|Exception): .+", log, re.MULTILINE)[-1:]
     first, *_ = [*kernels, *listed, *errors, "it ends without a word"]
     return Trial(REFUSED, one_line(first, 200))
 
 
-def name_unsupported(log: str) -> str:
+def _name_unsupported(log: str) -> str:
     """Operations that LiteRT's log names as not supported, with the reason of each."""
     reasons = dict.fromkeys(_UNSUPPORTED.findall(log))
     kinds: dict[str, list[str]] = {}

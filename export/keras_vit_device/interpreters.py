@@ -18,7 +18,7 @@ _TRIAL = """
 import sys
 from keras_vit_device import classifier, interpreters
 
-interpreters.try_in_a_child = lambda content, num_threads: None
+interpreters._try_in_a_child = lambda content, num_threads: None
 try:
     classifier.Classifier(sys.stdin.buffer.read(), int(sys.argv[1])).benchmark(1)
 except ValueError as error:
@@ -64,7 +64,7 @@ def start(interpreter: type, content: bytes, num_threads: int, is_whole: bool) -
     """
     old = interpreter.__module__.startswith("tflite_runtime")
     if old and not is_whole:
-        try_in_a_child(content, num_threads)
+        _try_in_a_child(content, num_threads)
     started = interpreter(model_content=content, num_threads=num_threads)
     _check_sizes(started)
     started.allocate_tensors()
@@ -88,7 +88,7 @@ def _check_sizes(interpreter: Any) -> None:
             )
 
 
-def try_in_a_child(content: bytes, num_threads: int) -> None:
+def _try_in_a_child(content: bytes, num_threads: int) -> None:
     """Runs a model once in a process of its own.
 
     tflite_runtime does not verify what it reads: of files that were cut off, most end

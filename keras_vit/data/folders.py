@@ -103,7 +103,7 @@ def find_images(root: pathlib.Path, broken: str = "skip") -> FoundImages:
             left_out.add(found, path)
     skipped = tuple(left_out.reasons)
     if skipped and broken == "refuse":
-        raise ValueError(f"{len(skipped)} unreadable: {describe_files(skipped)}")
+        raise ValueError(f"{len(skipped)} unreadable: {_describe_files(skipped)}")
     files = {
         split: [pair for pair in pairs if not isinstance(seen[pair[0]], str)]
         for split, pairs in files.items()
@@ -146,7 +146,7 @@ class _Named(LeftOut):
         return f" ({told})" if told else ""
 
 
-def describe_files(paths: Sequence[pathlib.Path], most: int = 5) -> str:
+def _describe_files(paths: Sequence[pathlib.Path], most: int = 5) -> str:
     """The first few names of many, on one line."""
     names = ", ".join(str(path) for path in paths[:most])
     return names + (f" and {len(paths) - most} more" if len(paths) > most else "")

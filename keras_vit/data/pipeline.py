@@ -120,7 +120,7 @@ class ImageSource:
         self._check_channels(preprocessing.channels)
 
         def prepare(raw, label):
-            return fit_pixels(self.decode(raw), preprocessing), label
+            return _fit_pixels(self.decode(raw), preprocessing), label
 
         image_bytes = math.prod(preprocessing.image_size) * preprocessing.channels
 
@@ -270,7 +270,7 @@ def spread_rows(count: int, wanted: int) -> np.ndarray:
     return np.arange(found) * count // found
 
 
-def fit_pixels(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+def _fit_pixels(pixels: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """One image of any size -> uint8 `(height, width, c)`, as `Preprocessing` says."""
     shape = (*preprocessing.image_size, preprocessing.channels)
     if tuple(pixels.shape) == shape and preprocessing.crop == 1.0:

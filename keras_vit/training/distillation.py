@@ -115,7 +115,7 @@ def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
             "The teacher must know the student's classes. Received: "
             f"{classes} and {config.num_classes} classes"
         )
-    names = class_names_of(teacher)
+    names = _class_names_of(teacher)
     if names and config.class_names and names != config.class_names:
         raise ValueError(
             "The teacher must know the student's classes, in the same order. Received: "
@@ -123,7 +123,7 @@ def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
         )
 
 
-def class_names_of(model: keras.Model) -> tuple[str, ...]:
+def _class_names_of(model: keras.Model) -> tuple[str, ...]:
     """Names of the classes, where a model of `build_vit` knows them, else `()`."""
     try:
         return config_of(model).class_names

@@ -155,7 +155,7 @@ def _finish(
     figures = {**callbacks.pace.figures, "seconds": seconds}
     evaluation = evaluate(_on_one_device(model), data.test, data.class_names)
     history, best = callbacks.history.columns, callbacks.best.epoch
-    validated = history["val_accuracy"], best, labels_of(data.validation)
+    validated = history["val_accuracy"], best, _labels_of(data.validation)
     said = warnings_of(*validated, evaluation)
     run.finish(data, history, evaluation, best, {**figures, "warnings": said})
     if file := run.path("model.keras"):
@@ -312,14 +312,14 @@ def evaluate(
     model: keras.Model, batches: tf.data.Dataset, class_names: tuple[str, ...]
 ) -> Evaluation:
     """Predicts every image of a data set of (images, labels) batches."""
-    labels = labels_of(batches)
+    labels = _labels_of(batches)
     output = model.predict(batches.map(lambda images, _: images), verbose=0)
     if not are_probabilities(output):
         output = np.asarray(keras.ops.softmax(output))
     return Evaluation(labels, output, tuple(class_names))
 
 
-def labels_of(batches: tf.data.Dataset) -> np.ndarray:
+def _labels_of(batches: tf.data.Dataset) -> np.ndarray:
     """The labels of (images, labels) batches, in order: integers `(count,)`."""
     return np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
 

@@ -123,7 +123,7 @@ def plan_for(
         trained=origin is not None,
         **given,
     )
-    config = with_distillation_token(plan.config) if teacher else plan.config
+    config = _with_distillation_token(plan.config) if teacher else plan.config
     return dataclasses.replace(
         plan,
         config=dataclasses.replace(config, drop_path=drop_path),
@@ -177,7 +177,7 @@ def plan_again(
     if variant:
         shape = source.class_names, source.image_shape or source.usual_shape
         config = new_config(*shape, variant, size, resize)
-        config = with_distillation_token(config) if own.get("teacher") else config
+        config = _with_distillation_token(config) if own.get("teacher") else config
     config = dataclasses.replace(
         config, image_size=size, resize=resize, drop_path=drop_path
     )
@@ -186,7 +186,7 @@ def plan_again(
     batch_size = min(wanted, source.splits["train"].count)
     return TrainingPlan(
         config=config,
-        recipe=with_fields(recipe, batch_size, **given),
+        recipe=_with_fields(recipe, batch_size, **given),
         batch_size=batch_size,
         image_size=size if own.get("origin") else None,
         **own,
@@ -206,7 +206,7 @@ def _restore(kind: type, fields: dict[str, Any]) -> Any:
         ) from error
 
 
-def with_distillation_token(config: ViTConfig) -> ViTConfig:
+def _with_distillation_token(config: ViTConfig) -> ViTConfig:
     """The same with a distillation token, and the class token that it stands beside."""
     tokens = {"class_token": True, "distillation_token": True, "pool": "token"}
     return dataclasses.replace(config, positions_cover_prefix=None, **tokens)
@@ -256,7 +256,7 @@ def plan_training(
             "Images are mirrored at random; where left and right matter, as in letters "
             "and signs: --set flip=false."
         )
-    recipe, batch_size, why = fit_recipe(
+    recipe, batch_size, why = _fit_recipe(
         recipe or TrainingRecipe(), num_images, batch_size, photos, **fields
     )
     return TrainingPlan(
@@ -305,7 +305,7 @@ def new_config(
     )
 
 
-def fit_recipe(
+def _fit_recipe(
     recipe: TrainingRecipe,
     num_images: int,
     batch_size: int | None = None,
@@ -321,7 +321,7 @@ def fit_recipe(
         photos: Whether images are larger than `SMALL_SIDE`.
         **fields: Fields of the recipe that are given.
     """
-    given = with_fields(recipe, 1, **fields)
+    given = _with_fields(recipe, 1, **fields)
     size = min(BATCH_SIZE if batch_size is None else batch_size, num_images)
     steps = _steps(num_images, size, given)
     # Epochs that are given don't make few images of many, nor the other way round.
@@ -345,10 +345,10 @@ def fit_recipe(
             momentum = min(given.ema_momentum, round(most, 4))
             given = dataclasses.replace(given, ema_momentum=momentum)
         why = (_why_steps(given, num_images, size, steps),)
-    return with_fields(given, size, **fields), size, why
+    return _with_fields(given, size, **fields), size, why
 
 
-def with_fields(
+def _with_fields(
     recipe: TrainingRecipe, batch_size: int, **fields: Any
 ) -> TrainingRecipe:
     """A recipe with fields changed; a learning rate is that of batches of this size."""

@@ -55,7 +55,7 @@ class Run:
         resume: bool,
         chief: bool,
     ) -> Self:
-        """A new run, or one that is found again; arguments as of `open_folder`.
+        """A new run, or one that is found again; arguments as of `_open_folder`.
 
         Args:
             output: Its folder, or `None` for none.
@@ -64,7 +64,7 @@ class Run:
             chief: Whether this process writes, if there is a folder.
 
         Raises:
-            ValueError: As `open_folder`, or if one that goes on has no folder.
+            ValueError: As `_open_folder`, or if one that goes on has no folder.
         """
         if output is None:
             if resume:
@@ -74,7 +74,7 @@ class Run:
             return cls()
         folder, report = pathlib.Path(output), {}
         if chief or resume:
-            report = open_folder(folder, settings, resume, chief)
+            report = _open_folder(folder, settings, resume, chief)
         return cls(folder, chief, resume, report)
 
     @property
@@ -90,7 +90,7 @@ class Run:
         """Where it goes on: the notes of its newest checkpoint, or of its beginning."""
         if not self.resumed:
             return {"step": 0, "history": []}
-        return start_of(self.folder, self.report, steps_per_epoch)
+        return _start_of(self.folder, self.report, steps_per_epoch)
 
     @contextlib.contextmanager
     def kept_whole(self, progress: Progress) -> Iterator[None]:
@@ -100,8 +100,8 @@ class Run:
         except BaseException as error:
             if self.writes:
                 if isinstance(error, NoNumberError):
-                    note_no_number(self.folder, progress.done)
-                leave_what_was_finished(self.folder)
+                    _note_no_number(self.folder, progress.done)
+                _leave_what_was_finished(self.folder)
             raise
 
     def finish(self, *figures: Any) -> None:
@@ -111,7 +111,7 @@ class Run:
             checkpoints.remove(self.folder)
 
 
-def open_folder(
+def _open_folder(
     path: str | pathlib.Path,
     settings: dict[str, Any],
     resume: bool,
@@ -173,7 +173,7 @@ def _reopen(
     kept.pop("no_number_at_step", None)
     if not done and not checkpoints.keep_finite(folder):
         # The model that was kept is all that is left.
-        done = kept_row(read_history(folder), report["recipe"]["keep"])["epoch"]
+        done = _kept_row(_read_history(folder), report["recipe"]["keep"])["epoch"]
     at = f"epoch {done}" if done else f"step {checkpoints.newest(folder)['step']}"
     changes = {name.partition(".")[2]: pair for name, pair in changed.items()}
     kept["recipe"] = recipe
@@ -181,7 +181,7 @@ def _reopen(
     return kept | ({"restarted_after": done} if done else {})
 
 
-def start_of(
+def _start_of(
     folder: pathlib.Path, report: dict[str, Any], steps_per_epoch: int
 ) -> dict[str, Any]:
     """Where a run goes on: the notes of its newest checkpoint, or made of its files.
@@ -191,16 +191,16 @@ def start_of(
 
     Args:
         folder: The run's folder.
-        report: What `open_folder` gave.
+        report: What `_open_folder` gave.
         steps_per_epoch: Steps of an epoch.
     """
     if notes := checkpoints.newest(folder):
         return notes
     epochs = report.get("restarted_after", 0)
-    rows = read_history(folder)[:epochs] if epochs else []
+    rows = _read_history(folder)[:epochs] if epochs else []
     if not rows:
         return {"step": 0, "history": []}
-    best = kept_row(rows, report["recipe"]["keep"])
+    best = _kept_row(rows, report["recipe"]["keep"])
     score = best["val_accuracy"], -best["val_loss"]
     return {
         "step": epochs * steps_per_epoch,
@@ -236,7 +236,7 @@ def check_more_epochs(
         )
 
 
-def note_no_number(folder: pathlib.Path, step: int) -> None:
+def _note_no_number(folder: pathlib.Path, step: int) -> None:
     """Notes at which step the loss was no number, which another rate may mend."""
     write_json(folder / "run.json", _read_report(folder) | {"no_number_at_step": step})
 
@@ -267,10 +267,10 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def leave_what_was_finished(folder: pathlib.Path) -> None:
+def _leave_what_was_finished(folder: pathlib.Path) -> None:
     """After an interruption: curves of the finished epochs, or no folder at all."""
     if (folder / "model.keras").exists():
-        rows = read_history(folder)
+        rows = _read_history(folder)
         columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
         pictures.draw_curves(columns, folder / "curves.png")
         return
@@ -283,14 +283,14 @@ def leave_what_was_finished(folder: pathlib.Path) -> None:
             folder.rmdir()
 
 
-def read_history(folder: pathlib.Path) -> list[dict[str, float]]:
+def _read_history(folder: pathlib.Path) -> list[dict[str, float]]:
     """The rows of `history.csv`."""
     with open(folder / "history.csv", newline="") as file:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
-def kept_row(rows: list[dict[str, float]], keep: str) -> dict[str, float]:
+def _kept_row(rows: list[dict[str, float]], keep: str) -> dict[str, float]:
     """The row of the epoch whose model was kept."""
     finite = [row for row in rows if np.isfinite(row["val_loss"])]
     if keep == "last":
@@ -318,7 +318,7 @@ def finish(
     """
     pictures.draw_curves(history, folder / "curves.png")
     pictures.draw_confusion(evaluation, folder / "confusion.png")
-    draw_test_page(data.test, evaluation, folder / "predictions.png")
+    _draw_test_page(data.test, evaluation, folder / "predictions.png")
     settings = _read_report(folder)
     figures = {
         "top1": evaluation.top1,
@@ -334,7 +334,7 @@ def finish(
     )
 
 
-def draw_test_page(
+def _draw_test_page(
     batches: tf.data.Dataset, evaluation: Evaluation, path: pathlib.Path
 ) -> None:
     """A page of test images: 32 at random, then up to 8 of the surest mistakes."""

@@ -51,7 +51,7 @@ def save_timm(model: keras.Model, folder: str | pathlib.Path) -> tuple[str, ...]
     metadata = {"format": "pt", **our_metadata(config)}
     with whole_file(folder / SINGLE) as partial:
         save_file(tensors, partial, metadata)
-    write_json(folder / "config.json", description(config))
+    write_json(folder / "config.json", _description(config))
     remarks = []
     if config.norm_epsilon != _EPSILON:
         remarks.append(f"norms have epsilon {config.norm_epsilon}, in timm {_EPSILON}")
@@ -104,7 +104,7 @@ def _registers_alone(tensors: dict[str, np.ndarray], config: ViTConfig) -> ViTCo
     return dataclasses.replace(config, positions_cover_prefix=False)
 
 
-def description(config: ViTConfig) -> dict[str, Any]:
+def _description(config: ViTConfig) -> dict[str, Any]:
     """`config.json` for timm: what class, its arguments, and what pixels it expects."""
     architecture = "vit_base_patch16_224"
     if config.distillation_token:

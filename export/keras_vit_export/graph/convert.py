@@ -54,7 +54,7 @@ def read_origin(model: keras.Model | KerasClassifier, rewrites: str = "auto") ->
     """
     check_choice("rewrites", rewrites, REWRITES_MODES)
     given = model if isinstance(model, KerasClassifier) else KerasClassifier(model)
-    check_finite(given.model)
+    _check_finite(given.model)
     single = _in_float32(given.model)
     classifier = given if single is given.model else given.with_model(single)
     graph, reason = _graph_of(classifier)
@@ -63,7 +63,7 @@ def read_origin(model: keras.Model | KerasClassifier, rewrites: str = "auto") ->
     return Origin(classifier, graph, reason)
 
 
-def check_finite(model: keras.Model) -> None:
+def _check_finite(model: keras.Model) -> None:
     """Raises a `ValueError` that names the first layer with weights of no numbers."""
     for weight in model.weights:
         values = weight.numpy()

@@ -20,7 +20,7 @@ from keras_vit_export.graph.inference import Attention, Branch, Graph, Norm
 MARGINS = (2, 1, 0, 4)
 
 
-def overflowing(half: Half) -> dict[str, float]:
+def _sums_that_overflow(half: Half) -> dict[str, float]:
     """Largest sum of squares of each norm whose sum is no 16-bit float, by its name."""
     return {
         name.rpartition("/")[0]: total
@@ -41,7 +41,7 @@ def give_headroom(graph: Graph, half: Half, examine: Callable[[Graph], Half]) ->
         A graph that computes the same; the same object where no norm overflows, or
         where nothing helps.
     """
-    sums = overflowing(half)
+    sums = _sums_that_overflow(half)
     if not sums:
         return graph
     candidates = [shrink_norms(graph, _factors(sums, bits)) for bits in MARGINS]

@@ -140,7 +140,7 @@ def measure(
     labels, probabilities = predict(everyone, images)
     example = next(images.as_numpy_iterator())[0][:1]
     threads = os.cpu_count() or 1
-    one, many = latencies(everyone, threads, example)
+    one, many = _latencies(everyone, threads, example)
     expected = probabilities["keras"]
 
     def report(name: str) -> Report:
@@ -159,7 +159,7 @@ def measure(
             threads=threads,
             peak_memory_bytes=None
             if it is reference
-            else peak_memory_bytes(it.content),
+            else _peak_memory_bytes(it.content),
             images=len(labels),
             remarks=remarks(Evaluation(labels, rows, it.class_names))
             if labelled
@@ -240,7 +240,7 @@ def evaluate(classifier: AnyClassifier, images: tf.data.Dataset) -> Evaluation:
     return Evaluation(labels, probabilities["it"], classifier.class_names)
 
 
-def latencies(
+def _latencies(
     classifiers: Mapping[str, Any], threads: int, example: np.ndarray
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Median milliseconds for one image, on one thread and on several.
@@ -308,7 +308,7 @@ print(peak() - before)
 """
 
 
-def peak_memory_bytes(model: bytes) -> int | None:
+def _peak_memory_bytes(model: bytes) -> int | None:
     """What loading and running a `.tflite` adds to a new process, or `None`."""
     done = subprocess.run(
         [sys.executable, "-c", _MEMORY_SCRIPT],

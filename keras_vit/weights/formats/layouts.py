@@ -42,7 +42,7 @@ CONVOLUTION = Layout(
 )
 
 
-def stacked_linear(count: int) -> Layout:
+def _stacked_linear(count: int) -> Layout:
     """Linear layers, or their biases, one under another: `(count * out, in)`."""
     return Layout(
         lambda tensor: [part.T for part in np.split(tensor, count)],
@@ -83,7 +83,7 @@ def stack(theirs: str, ours: Sequence[str]) -> Table:
     """Several linear layers in one of PyTorch, and their biases."""
     return {
         f"{theirs}.{kind}": Entry(
-            tuple(f"{layer}/{weight}" for layer in ours), stacked_linear(len(ours))
+            tuple(f"{layer}/{weight}" for layer in ours), _stacked_linear(len(ours))
         )
         for kind, weight in (("weight", "kernel"), ("bias", "bias"))
     }
