@@ -1,5 +1,7 @@
 """Lessons run, are the solutions without answers, and say no number they don't show."""
 
+import ast
+import importlib
 import pathlib
 import re
 import sys
@@ -65,6 +67,16 @@ def test_a_lesson_is_its_solution_without_the_answers(path):
 def test_every_lesson_has_a_solution():
     assert NAMES
     assert NAMES == sorted(it.stem for it in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_a_lesson_imports_what_is_public(lesson):
+    code = "".join(it.source + "\n" for it in lesson.cells if it.cell_type == "code")
+    code = re.sub(r"^\s*[!%].*", "", code, flags=re.MULTILINE)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("keras_vit"):
+            public = importlib.import_module(node.module).__all__
+            names = {alias.name for alias in node.names} - {"explain"}
+            assert names <= set(public), (node.module, names)
 
 
 def prose(text):

@@ -47,6 +47,23 @@ def test_every_file_that_it_names_is_there():
         assert (ROOT / path).exists(), path
 
 
+def test_every_module_that_a_page_names_is_there():
+    files = [
+        str(it)
+        for top in ("keras_vit", "export", "tests", "benchmarks")
+        for it in (ROOT / top).rglob("*.py")
+    ]
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *(ROOT / "docs").glob("*.md"),
+    ]
+    others = {"train.py", "utils.py"}  # timm's; what there is none of
+    for page in pages:
+        for name in set(re.findall(r"`([\w./]+\.py)`", page.read_text())) - others:
+            assert any(it.endswith(f"/{name}") for it in files), (page.name, name)
+
+
 @pytest.mark.parametrize("name", ["digits.keras", "digits.tflite"])
 def test_the_model_in_the_box_reads_the_digits_beside_it(name):
     classifier = open_classifier(ROOT / "models" / name)

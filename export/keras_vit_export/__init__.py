@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from keras_vit_export.exporter import export, export_all
     from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
+    from keras_vit_export.quantization.smoothing import smoothing_scale
     from keras_vit_export.report.measure import Report
 
 _HOMES = {
@@ -19,8 +20,16 @@ _HOMES = {
     "Report": "keras_vit_export.report.measure",
     "export": "keras_vit_export.exporter",
     "export_all": "keras_vit_export.exporter",
+    "smoothing_scale": "keras_vit_export.quantization.smoothing",
 }
-__all__ = ["QUANTIZATION_RECIPES", "Classifier", "Report", "export", "export_all"]
+__all__ = [
+    "QUANTIZATION_RECIPES",
+    "Classifier",
+    "Report",
+    "export",
+    "export_all",
+    "smoothing_scale",
+]
 
 
 def __getattr__(name: str):
