@@ -2,14 +2,10 @@
 
 import itertools
 
+from keras_vit.config import POOLS
+
 OPTIONS = {
-    "pool": [
-        {"pool": "token"},
-        {"pool": "mean"},
-        {"pool": "token_and_mean"},
-        {"pool": "map"},
-        {"pool": "sequence"},
-    ],
+    "pool": [{"pool": name} for name in POOLS],
     "prefix": [
         {"class_token": True},
         {"class_token": False},

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from keras_vit import Evaluation
-from keras_vit.evaluation import gives_probabilities
+from keras_vit.evaluation import are_probabilities
 
 
 @pytest.fixture
@@ -39,4 +39,4 @@ def test_top_five_counts_the_five_most_probable():
     ],
 )
 def test_probabilities_are_told_from_logits(rows, expected):
-    assert gives_probabilities(np.array(rows)) is expected
+    assert bool(are_probabilities(np.array(rows))) is expected

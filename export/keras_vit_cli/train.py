@@ -121,7 +121,7 @@ def train_by_plan(
     plan: TrainingPlan,
     folder: pathlib.Path,
     strategy: tf.distribute.Strategy | None = None,
-    **options: Any,
+    **more: Any,
 ) -> tuple[keras.Model, ImageData, loop.TrainingRun]:
     """Builds and trains; says what, and how much memory that takes."""
     model, data = _build(source, plan, strategy)
@@ -138,7 +138,7 @@ def train_by_plan(
     ):
         # An estimate, so no refusal; a system that runs out kills without a word.
         print(f"This may be killed: {short}")
-    if plan.teacher and not options.get("resume"):
+    if plan.teacher and not more.get("resume"):
         _say_what_teacher_knows(plan.teacher, model, data)
     run = loop.train(
         model,
@@ -148,7 +148,7 @@ def train_by_plan(
         seed=plan.seed,
         teacher=plan.teacher,
         origin=plan.origin,
-        **options,
+        **more,
     )
     return model, data, run
 

@@ -98,7 +98,7 @@ def fastest(
 
 def _with_choice(exporter: Exporter, made: Candidate) -> Candidate:
     count = exporter.splits.counts["choice"]["images"]
-    return dataclasses.replace(made, choice=count)
+    return dataclasses.replace(made, chosen_on=count)
 
 
 def table(trials: list[Trial]) -> str:

@@ -31,7 +31,7 @@ class Candidate:
         method: How ranges were chosen, or weights of less than 8 bits rounded; or empty.
         smoothed: Branches whose norm shares a scale with its readers.
         protected: Scopes of layers kept in higher precision.
-        choice: Number of images that something was chosen on.
+        chosen_on: Number of images that something was chosen on.
     """
 
     content: bytes
@@ -40,7 +40,7 @@ class Candidate:
     method: str = ""
     smoothed: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
-    choice: int = 0
+    chosen_on: int = 0
 
 
 class Candidates:
@@ -108,7 +108,7 @@ class Candidates:
         }
         best = max(files, key=scores.get)
         count = len(self._splits.compared) if len(files) > 1 else 0
-        candidate = Candidate(files[best], recipe, float_model, best, choice=count)
+        candidate = Candidate(files[best], recipe, float_model, best, chosen_on=count)
         return candidate, scores[best]
 
     def _smoothed_if_better(self, candidate: Candidate, snr: float) -> Candidate:

@@ -270,7 +270,7 @@ class Exporter:
         if not made.recipe.images_for:
             used.pop("calibration", None)
         if "choice" in used:
-            used["choice"] = used["choice"] | {"images": made.choice}
+            used["choice"] = used["choice"] | {"images": made.chosen_on}
         return {
             "splits": {purpose: it for purpose, it in used.items() if it["images"]},
             "skipped": count_skipped(made.float_model, made.content, made.recipe),

@@ -57,7 +57,7 @@ class FloatModels:
         return examine(file, self.few_images())
 
     def few_images(self) -> np.ndarray:
-        """Images of choice, or noise where there are none: uint8 `(count, h, w, c)`."""
+        """Images to compare on, or noise where there are none: uint8 `(count, h, w, c)`."""
         if self._splits.compared is not None:
             return self._splits.compared[:FEW]
         shape = (FEW, *self._origin.classifier.model.input_shape[1:])
@@ -68,7 +68,7 @@ class FloatModels:
         return calibration.collect(file, self._splits.calibration)
 
     def snr(self, file: bytes, quantized: bytes) -> float:
-        """SNR in decibels that quantizing leaves of the logits, on images of choice."""
+        """SNR in decibels that quantizing leaves of the logits, on the images to compare on."""
         name, expected = self._exact_logits(file)
         found = read_all(quantized, [name], self._splits.compared)
         return snr_db(expected, found[name])

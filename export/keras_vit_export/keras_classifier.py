@@ -39,7 +39,7 @@ class KerasClassifier:
             `PixelScale.parse` reads it; found in the model, if empty.
         logits: Whether the model gives logits though nothing in it says so.
         class_names: Name of each class; those in the model, if `()`.
-        loss: Of a model loaded without it: what `reading.loss_in_file` gave.
+        loss: Of a model loaded without it: what `keras_ends.loss_in_file` gave.
 
     Attributes:
         model: From pixels in 0..255, `input_scale` being part of it.

@@ -23,9 +23,10 @@ class Splits:
 
     Attributes:
         calibration: Uint8 `(count, height, width, c)`: ranges are measured on them.
-        compared: The same: on them ranges and scales are compared, by SNR, which needs
-            no labels.
-        choice: Batches of images and labels: what is chosen is chosen on them.
+        compared: The same: ranges, roundings and scales are chosen on them by SNR,
+            which needs no labels.
+        choice: Batches of images and labels: recipes and protected layers are chosen on
+            them by top-1.
         report: Batches of images and labels: what is reported is measured on them.
         counts: `{"calibration": {"split": "train", "images": 64}, ...}`.
     """

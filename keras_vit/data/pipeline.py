@@ -1,4 +1,4 @@
-"""Examples that are not decoded yet -> resized, shuffled batches."""
+"""Examples that are not decoded yet -> resized batches, of three splits."""
 
 import dataclasses
 import functools

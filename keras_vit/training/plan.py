@@ -240,7 +240,7 @@ def plan_training(
         **fields: Fields of the recipe; a learning rate is that of the batches to come.
 
     Raises:
-        ValueError: If a field is unknown or out of its range.
+        ValueError: If a field is out of its range.
     """
     photos = _are_photos(image_shape)
     few_photos = photos and num_images < FEW_PHOTOS

@@ -314,7 +314,7 @@ def finish(
         history: Loss and accuracy of each epoch, by column.
         evaluation: Predictions of the test images.
         best_epoch: Number of the epoch whose weights were kept.
-        pace: Speed, waiting and memory of the training.
+        pace: Speed, waiting, memory and seconds of the training, and its warnings.
     """
     pictures.draw_curves(history, folder / "curves.png")
     pictures.draw_confusion(evaluation, folder / "confusion.png")

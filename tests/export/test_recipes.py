@@ -22,7 +22,7 @@ from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES, Rule
 from keras_vit import build_vit
 
 CALIBRATED = [
-    name for name, recipe in QUANTIZATION_RECIPES.items() if recipe.needs_images
+    name for name, recipe in QUANTIZATION_RECIPES.items() if recipe.images_for
 ]
 
 
@@ -127,7 +127,7 @@ def test_the_report_says_how_each_file_was_made(everything):
         report = reports[name]
         assert report.recipe == name
         assert report.size_bytes == len(files[name])
-        assert ("calibration" in report.splits) == recipe.needs_images
+        assert ("calibration" in report.splits) == bool(recipe.images_for)
         assert report.splits["report"] == {"split": "given", "images": 16}
         assert "fold_norms" in report.rewrites
         assert "fold_layer_scale" not in report.rewrites, "there is none"

@@ -82,6 +82,8 @@ def _graph_of(classifier: KerasClassifier) -> tuple[Graph | None, str]:
         graph = read(classifier.model)
     except ValueError as error:
         return None, str(error)
+    except AttributeError as error:  # a layer of a kind that `read` doesn't know
+        return None, f"It has layers of other kinds. {error}"
     if not _computes(graph, classifier.model):
         return None, "It has layers of build_vit but computes something else."
     return graph, ""

@@ -10,7 +10,7 @@ _ALIGNMENT = 16
 
 
 def pack(graph: Any) -> bytes:
-    """The flatbuffer of a graph as `inspection.read_graph` gives it.
+    """The flatbuffer of a graph as `tflite.operations.read_graph` gives it.
 
     Weights with a scale for each output have a zero point for each too: 8 bytes, always
     0. A flatbuffer's tables may point to one vector, so each such vector is written
