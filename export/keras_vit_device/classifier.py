@@ -18,7 +18,7 @@ from keras_vit_device.files import existing_file
 from keras_vit_device.latency import Latency
 from keras_vit_device.meaning import Meaning
 from keras_vit_device.pixel_scale import doubt
-from keras_vit_device.pixels import check_pixels, fit_array, fit_image, open_image
+from keras_vit_device.pixels import ImageFile, check_pixels, fit_array, read_image
 from keras_vit_device.self_test import UselessError, Verdict, find_self_test
 from keras_vit_device.tflite import ends, labels
 from keras_vit_device.tflite.file import open_file
@@ -240,25 +240,26 @@ class Classifier:
                 meaning.explain(self.meaning, self._example, self.class_names)
             )
 
-    def __call__(self, image: str | pathlib.Path | np.ndarray) -> dict[str, float]:
+    def __call__(self, image: ImageFile | np.ndarray) -> dict[str, float]:
         """Probability of each class for what `read` takes, the largest first."""
         probabilities = self.probabilities([self.read(image)])[0]
         return dict(most_probable(self.class_names, probabilities))
 
-    def read(self, image: str | pathlib.Path | np.ndarray) -> np.ndarray:
+    def read(self, image: ImageFile | np.ndarray) -> np.ndarray:
         """Fits an image to the model: uint8 `(height, width, c)`.
 
         Args:
-            image: Image file; or a frame of any size, grey `(rows, columns)` or
-                `(rows, columns, 1)`, or RGB `(rows, columns, 3)`, uint8. OpenCV's
-                frames are BGR: give `frame[..., ::-1]`.
+            image: Image file, its content as bytes, or an image of Pillow; or a frame
+                of any size, grey `(rows, columns)` or `(rows, columns, 1)`, or RGB
+                `(rows, columns, 3)`, uint8. OpenCV's frames are BGR: give
+                `frame[..., ::-1]`.
 
         Raises:
-            OSError: If the file is no image or is cut off.
+            UnreadableError: An OSError, as of `pixels.open_image`.
             ValueError: If the array is no such frame.
         """
         if not isinstance(image, np.ndarray):
-            return fit_image(open_image(image), **self.preprocessing)
+            return read_image(image, self.preprocessing)
         frame = image[..., None] if image.ndim == 2 else image
         if (
             frame.ndim != 3

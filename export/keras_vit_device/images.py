@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
-from keras_vit_device.pixels import DAMAGE, HEIC_REASON, is_heic, register_heic
+from keras_vit_device.pixels import HEIC_REASON, decoded_formats, is_heic
 
 HIDDEN = "hidden"
 SYSTEM = "of a system, not of the data"
 NO_IMAGE = "no image"
 DANGLING = "link to nothing"
 NO_FILE = "no regular file"
+CLOSED = "folder that can't be opened"
 READ_ANYWAY = "link to a folder that is read anyway"
 RAW = "raw file of a camera, which Pillow does not develop"
 NOT_READ = "of a format that Pillow does not read"
@@ -48,12 +49,9 @@ _HEIC_SUFFIXES = {".heic", ".heics", ".heif", ".heifs", ".hif"}
 # Of their TIFF, Pillow gives the thumbnail.
 _RAW_SUFFIXES = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}
 _OTHER_SUFFIXES = {".ai", ".emf", ".eps", ".exr", ".jxl", ".jxr", ".svg", ".wmf"}
-# Formats that Pillow names but decodes by another program, on Windows only, or not at
-# all: Keras' weights are `.h5` too.
-_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Those whose first bytes leave no doubt.
 _SIGNED = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
-_IMAGE_REASONS = {DANGLING, HEIC_REASON, RAW, NOT_READ}
+_IMAGE_REASONS = {CLOSED, DANGLING, HEIC_REASON, RAW, NOT_READ}
 
 
 class LeftOut:
@@ -97,13 +95,9 @@ class LeftOut:
 @functools.cache
 def suffixes() -> frozenset[str]:
     """Suffixes of what this process decodes, in lower case; HEIC with pillow-heif."""
-    register_heic()
+    formats = decoded_formats()
     known = Image.registered_extensions()
-    decoded = {
-        suffix
-        for suffix, name in known.items()
-        if name in Image.OPEN and name not in _NOT_DECODED
-    }
+    decoded = {suffix for suffix, name in known.items() if name in formats}
     return frozenset(decoded | {".mpo"})  # opened as JPEG, so registered to save only
 
 
@@ -143,7 +137,7 @@ def _begins_as_image(path: str) -> bool:
     try:
         with Image.open(path, formats=_SIGNED):
             return True
-    except DAMAGE:
+    except Exception:  # noqa: BLE001 - decoders raise each its own
         return False
 
 
@@ -155,14 +149,14 @@ def image_names(
     """Names of all images below a folder, relative to it with `/`, sorted.
 
     Links to files and folders are followed, each folder once, so that none leads in
-    circles. Holds the names of one folder at a time.
+    circles. Holds the names of the folders on one path at a time.
 
     Args:
         folder: Where to look.
         left_out: Counts what is passed over.
         elsewhere: Folders that others go through: no link leads into them.
     """
-    return _Walk(pathlib.Path(folder), left_out, elsewhere).names("")
+    return _Walk(pathlib.Path(folder), left_out, elsewhere).names()
 
 
 class _Walk:
@@ -172,15 +166,18 @@ class _Walk:
         self.roots = [os.path.realpath(it) for it in (folder, *elsewhere)]
         self.has_followed = False
 
-    def names(self, within: str) -> Iterator[str]:
-        with os.scandir(self.folder / within) as entries:
-            ordered = sorted(entries, key=lambda entry: entry.name)
-        for entry in ordered:
-            name = within + entry.name
+    def names(self) -> Iterator[str]:
+        # Not by recursion: folders may be nested deeper than Python's calls.
+        depth = [self._entries("")]
+        while depth:
+            name, entry = next(depth[-1], (None, None))
+            if entry is None:
+                depth.pop()
+                continue
             reason = not_of_the_data(entry.name)
             if reason is None and _holds(entry.is_dir):
                 if self._is_new(entry):
-                    yield from self.names(f"{name}/")
+                    depth.append(self._entries(f"{name}/"))
                     continue
                 reason = READ_ANYWAY
             reason = reason or why_no_image(entry)
@@ -188,6 +185,17 @@ class _Walk:
                 yield name
             else:
                 self.left_out.add(reason, self.folder / name)
+
+    def _entries(self, within: str) -> Iterator[tuple[str, os.DirEntry]]:
+        """What a folder holds, by its name from the root's on, sorted."""
+        try:
+            with os.scandir(self.folder / within) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name)
+        except OSError:  # not ours to read, or its path is too long for the system
+            self.left_out.add(CLOSED, self.folder / within)
+            return
+        for entry in ordered:
+            yield within + entry.name, entry
 
     def _is_new(self, entry: os.DirEntry) -> bool:
         is_link = entry.is_symlink()

@@ -3,11 +3,12 @@
 Training and the device's runtime both call this module, so both see the same pixels.
 """
 
+import contextlib
 import functools
+import io
 import logging
 import os
-import pathlib
-import struct
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,23 +22,15 @@ _FILTERS = {
 # Pillow logs some damage beside raising an error, and a logger that nobody listens to
 # writes to the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-# What Pillow's decoders raise on damaged files, each its own; and if a file asks for more
-# memory than there is.
-DAMAGE = (
-    EOFError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OSError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    Image.DecompressionBombError,
-)
 _NO_WHITE = "32-bit pixels have no agreed white."
+# Filters for a side of 135 million pixels take gigabytes; panoramas have some 100,000.
+MAX_SIDE = 1_000_000
+_TOO_LONG = f"a side of more than {MAX_SIDE:,} pixels"
+# Formats that Pillow names but decodes by another program (Ghostscript runs what an EPS
+# says), on Windows only, or not at all: Keras' weights are `.h5` too.
+NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# 16-bit grey in 8 bits: x / 257, rounded. Pillow's own conversion cuts off at 255.
+_EIGHT_OF_SIXTEEN = ((np.arange(2**16) + 128) // 257).astype("uint8")
 HEIC_REASON = "HEIC: pip install 'keras-vit-edge[heif]'"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -49,46 +42,88 @@ class UnreadableError(OSError):
         reason: Why, in a few words that files of one kind share.
     """
 
-    def __init__(self, path: object, reason: str, details: str):
-        super().__init__(f"'{path}' is unreadable or no image. {details}")
+    def __init__(self, name: str, reason: str, details: str):
+        super().__init__(f"{name} is unreadable or no image. {details}")
         self.reason = reason
 
 
-def open_image(path: str | bytes | pathlib.Path) -> Image.Image:
+# A path, the content of a file, or an image that Pillow has opened.
+ImageFile = str | os.PathLike[str] | bytes | Image.Image
+
+
+def open_image(image: ImageFile) -> Image.Image:
     """Decodes a file whole: 8-bit grey or RGB, turned as its EXIF orientation says.
 
     16-bit grey is scaled to 8 bits; of an animation the first frame is taken; alpha is
-    dropped.
+    dropped. Only formats that Pillow decodes in this process are opened.
 
     HEIC is read where pillow-heif is installed (extra `heif`).
 
     Raises:
-        UnreadableError: If the file is missing, damaged, no image, has 32-bit pixels, or
-            more of them than `PIL.Image.MAX_IMAGE_PIXELS` allows (twice that number).
+        UnreadableError: If the file is missing, damaged, no image, has 32-bit pixels,
+            more of them than `PIL.Image.MAX_IMAGE_PIXELS` allows (twice that number), a
+            side longer than `MAX_SIDE`, or takes more memory than there is.
     """
+    with _one_error(image), _opened(image) as opened:
+        if max(opened.size) > MAX_SIDE:
+            raise ValueError(_TOO_LONG)
+        # In place: a copy of a large image is hundreds of megabytes.
+        ImageOps.exif_transpose(opened, in_place=True)
+        return _eight_bits(opened)
+
+
+def read_image(image: ImageFile, rule: dict[str, Any]) -> np.ndarray:
+    """`open_image`, then `fit_image` by these keywords; what fails there counts too."""
+    with _one_error(image):
+        return fit_image(open_image(image), **rule)
+
+
+def decoded_formats() -> frozenset[str]:
+    """Pillow's names of the formats that it decodes in this process."""
     register_heic()
+    Image.init()
+    return frozenset(Image.OPEN) - NOT_DECODED
+
+
+@contextlib.contextmanager
+def _opened(image: ImageFile) -> Iterator[Image.Image]:
+    if isinstance(image, Image.Image):
+        yield image.copy()  # turned in place
+        return
+    file = io.BytesIO(image) if isinstance(image, bytes) else image
+    with Image.open(file, formats=sorted(decoded_formats())) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def _one_error(image: ImageFile) -> Iterator[None]:
+    """Makes one kind of error of all that a damaged or hostile image can raise."""
     try:
-        with Image.open(path) as image:
-            # In place: a copy of a large image is hundreds of megabytes.
-            ImageOps.exif_transpose(image, in_place=True)
-            return _eight_bits(image)
-    except DAMAGE as error:
+        yield
+    except UnreadableError:
+        raise
+    except Exception as error:  # decoders raise each its own
+        path = None if isinstance(image, bytes | Image.Image) else image
         reason = _reason(error, path)
         details = reason if reason == HEIC_REASON else str(error)
-        raise UnreadableError(path, reason, details or type(error).__name__) from error
+        name = "The image" if path is None else f"'{path}'"
+        raise UnreadableError(name, reason, details or type(error).__name__) from error
 
 
-def _reason(error: Exception, path) -> str:
+def _reason(error: Exception, path: str | os.PathLike[str] | None) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels, which is Pillow's limit"
         )
-    if str(error) == _NO_WHITE:
-        return _NO_WHITE.rstrip(".")
+    if str(error) in (_NO_WHITE, _TOO_LONG):
+        return str(error).rstrip(".")
+    if isinstance(error, MemoryError):
+        return "more memory than there is"
     if isinstance(error, UnidentifiedImageError):
-        if is_heic(path):
+        if path is not None and is_heic(path):
             return HEIC_REASON
-        return "empty" if os.path.getsize(path) == 0 else "no image, or damaged"
+        empty = path is not None and os.path.getsize(path) == 0
+        return "empty" if empty else "no image, or damaged"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "damaged or cut off"
@@ -117,8 +152,7 @@ def is_heic(path: str | bytes | os.PathLike[str]) -> bool:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion cuts off at 255 instead of scaling.
-        return Image.fromarray((np.asarray(image) / 257).round().astype("uint8"))
+        return Image.fromarray(_EIGHT_OF_SIXTEEN[np.asarray(image)])
     if image.mode in ("I", "F"):
         raise ValueError(_NO_WHITE)
     return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")

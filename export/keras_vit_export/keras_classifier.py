@@ -14,10 +14,10 @@ from keras_vit_device import meaning
 from keras_vit_device.meaning import Meaning
 from keras_vit_device.pixel_scale import PixelScale, doubt
 from keras_vit_device.pixels import (
+    ImageFile,
     check_channels_last,
     check_pixels,
-    fit_image,
-    open_image,
+    read_image,
 )
 from keras_vit_device.tflite import labels
 
@@ -152,13 +152,13 @@ class KerasClassifier:
         """Whether the model gives probabilities; logits else."""
         return self.meaning.kind == meaning.PROBABILITIES
 
-    def read(self, path: str | pathlib.Path) -> np.ndarray:
+    def read(self, image: ImageFile) -> np.ndarray:
         """Decodes an image file and fits it to the model: uint8 `(height, width, c)`.
 
         Raises:
-            OSError: If the file is no image or is cut off.
+            UnreadableError: An OSError, as of `pixels.open_image`.
         """
-        return fit_image(open_image(path), **self.preprocessing)
+        return read_image(image, self.preprocessing)
 
     def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """Probabilities `(b, num_classes)` of images `(height, width, c)`, 0..255.

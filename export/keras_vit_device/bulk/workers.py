@@ -4,6 +4,7 @@ Workers are spawned, not forked: LiteRT and the progress bar have threads, whose
 fork would copy as they happen to be. That costs some 0.3 seconds, once.
 """
 
+import collections
 import contextlib
 import itertools
 import multiprocessing
@@ -25,10 +26,13 @@ Model = tuple[bytes, dict[str, Any]]
 CHUNK = 16
 # Chunks a worker that wait for the row before them, behind a slow image.
 AHEAD = 4
+# Processes that may die of one image, or before they have one in hand.
+TRIES = 2
+NO_IMAGE = -1
 
 
 class WorkerDiedError(RuntimeError):
-    """A worker process ended by itself: was killed, or crashed on an image."""
+    """Worker processes end by themselves before they have an image in hand."""
 
 
 def rows_of(
@@ -52,7 +56,11 @@ def rows_of(
                 chunk = next(chunks, None)
             for connection in wait(list(busy)):
                 worker = busy.pop(connection)
-                done[worker.index] = worker.take()
+                rows = worker.take()
+                if rows is None:  # it has begun again
+                    busy[worker.connection] = worker
+                    continue
+                done[worker.index] = rows
                 idle.append(worker)
             while written in done:
                 yield done.pop(written)
@@ -65,15 +73,25 @@ def rows_of(
 
 
 class _Worker:
-    """A process that classifies one chunk at a time, seen from the other side."""
+    """A process that classifies one chunk at a time, seen from the other side.
+
+    Where it dies, another takes its place and begins the chunk again. An image that two
+    have died on gets a row that says so.
+    """
 
     def __init__(self, model: Model, folder: pathlib.Path):
+        self._model, self._folder = model, folder
+        self._start()
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Which of the names it has in hand, for when it can't say so any more.
-        self.position = context.RawValue("q", 0)
+        self._position = context.RawValue("q", NO_IMAGE)
         self.process = context.Process(
-            target=_work, args=(model, folder, theirs, self.position), daemon=True
+            target=_work,
+            args=(self._model, self._folder, theirs, self._position),
+            daemon=True,
         )
         # Ctrl-C goes to all processes of a terminal; ours ends the others. The tracker
         # unblocks it when it starts, so it starts first.
@@ -87,25 +105,37 @@ class _Worker:
 
     def give(self, index: int, names: list[str]) -> None:
         """Hands over the chunk of this index."""
-        self.index, self.names, self.position.value = index, names, 0
-        try:
-            self.connection.send(names)
-        except OSError:
-            raise self._death() from None
+        self.index, self._names = index, names
+        self._deaths: collections.Counter[int] = collections.Counter()
+        self._lost: dict[int, str] = {}
+        self._send()
 
-    def take(self) -> list[list[str]]:
-        """Waits for the chunk's rows."""
+    def _send(self) -> None:
+        self._position.value = NO_IMAGE
+        with contextlib.suppress(OSError):  # `take` finds out that it is gone
+            self.connection.send((self._names, self._lost))
+
+    def take(self) -> list[list[str]] | None:
+        """Waits for the chunk's rows; `None` if another process begins it again."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
-            raise self._death() from None
+            self._begin_again()
+            return None
 
-    def _death(self) -> WorkerDiedError:
+    def _begin_again(self) -> None:
         self.process.join()
         status = self.process.exitcode
         how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-        name = self.names[self.position.value]
-        return WorkerDiedError(f"a worker died of {how} with '{name}' in hand.")
+        position = self._position.value
+        self._deaths[position] += 1
+        if self._deaths[position] == TRIES:
+            if position == NO_IMAGE:
+                raise WorkerDiedError(f"{TRIES} workers died of {how} as they began.")
+            self._lost[position] = f"the process that read it died of {how}"
+        self.connection.close()
+        self._start()
+        self._send()
 
 
 def _work(
@@ -119,8 +149,12 @@ def _work(
         classifier = Classifier(content, **ends)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            names, rows = connection.recv(), []
-            for position.value, name in enumerate(names):
+            (names, lost), rows = connection.recv(), []
+            for place, name in enumerate(names):
+                if place in lost:
+                    rows.append(_row_of_error(name, lost[place]))
+                    continue
+                position.value = place
                 rows.append(_row(classifier, folder, name))
             connection.send(rows)
 
@@ -129,9 +163,13 @@ def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:
     try:
         image = classifier.read(folder / name)
         probabilities = classifier.probabilities([image])[0]
-    except (OSError, ValueError) as error:  # no image, or one without an answer
-        return [name, *[""] * 6, one_line(error)]
+    except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
+        return _row_of_error(name, one_line(error) or type(error).__name__)
     best = most_probable(classifier.class_names, probabilities, 3)
     answers = [(class_name, f"{part:.4f}") for class_name, part in best]
     cells = [*itertools.chain(*answers), *[""] * 4][:6]  # two classes have no third
     return [name, *cells, ""]
+
+
+def _row_of_error(name: str, error: str) -> list[str]:
+    return [name, *[""] * 6, error]
