@@ -3,6 +3,10 @@
 Importing this package registers its layers, so `keras.saving.load_model` knows them.
 """
 
+from keras_vit.backend import check_keras
+
+check_keras()
+
 from keras_vit import layers
 from keras_vit.config import Preprocessing, ViTConfig
 from keras_vit.data import ImageData, load_data

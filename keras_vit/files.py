@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras_vit_device.files import existing_file, whole_file
 
-from keras_vit.switching import switch
+from keras_vit.reuse import switch
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:

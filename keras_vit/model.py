@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from keras_vit import layers
+from keras_vit.backend import check_keras
 from keras_vit.config import ViTConfig
 
 # Which argument of a layer is which field of the configuration: `build_vit` writes it
@@ -76,6 +77,7 @@ def build_vit(config: ViTConfig, name: str | None = None) -> keras.Model:
 
     Source: https://arxiv.org/abs/2010.11929, figure 1 and equations 1 to 4.
     """
+    check_keras()
     image = keras.Input((*config.image_size, config.channels), name="image")
     x = embed(image, config)  # (b, n, d)
     for index in range(config.depth):

@@ -1,7 +1,8 @@
 """What is done to a finished model: its configuration read, its head or its images changed."""
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -200,3 +201,18 @@ def _kind_of(layer: keras.Layer) -> str:
     """What a field calls the kind of this layer, by the table that made it."""
     names = {kind: name for name, (kind, _) in KINDS[layer.name].items()}
     return names[type(layer)]
+
+
+@contextlib.contextmanager
+def switch(
+    layers: Sequence[keras.Layer], attribute: str, value: bool
+) -> Iterator[None]:
+    """While the block runs, this attribute of these layers has this value."""
+    changed = [layer for layer in layers if getattr(layer, attribute) != value]
+    try:
+        for layer in changed:
+            setattr(layer, attribute, value)
+        yield
+    finally:
+        for layer in changed:
+            setattr(layer, attribute, not value)

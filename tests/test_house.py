@@ -17,7 +17,7 @@ WHY_INSIDE = {
         "_progress",
     ): "tqdm comes with ai-edge-litert, not with tflite_runtime",
     ("interpreters.py", "find"): "one of two",
-    ("pixels.py", "register_heic"): "an extra",
+    ("pixels.py", "_register_heic"): "an extra",
     ("plots.py", "_figure"): "a page without plots is light",
     ("sources.py", "_digits"): "scikit-learn takes a second",
     ("sources.py", "_tfds"): "TensorFlow Datasets takes seconds, and may be broken",

@@ -18,16 +18,16 @@ PACKAGES = {
 # A module imports nothing of a wing after its own, and a wing has no circle.
 WINGS = (
     "keras_vit_device",
+    "keras_vit.backend",
     "keras_vit.config",
     "keras_vit.layers",
     "keras_vit.evaluation",
     "keras_vit.chance",
     "keras_vit.pictures",
     "keras_vit.resampling",
-    "keras_vit.switching",
-    "keras_vit.files",
     "keras_vit.model",
     "keras_vit.reuse",
+    "keras_vit.files",
     "keras_vit.data",
     "keras_vit.weights",
     "keras_vit.training",

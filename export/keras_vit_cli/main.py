@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    _take_tensorflow()
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of libraries; ours are printed
     for stream in (sys.stdout, sys.stderr):
@@ -54,11 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE  # as of other programs; a training has not ended
     except MemoryError as error:
-        _complain(str(error), 2)
+        _complain(str(error) or "out of memory.", 2)
         sys.stdout.flush()
         os._exit(2)  # TensorFlow would crash when it tidies up
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         return _complain(str(error), 2)
+
+
+def _take_tensorflow() -> None:
+    """Keras' backend is TensorFlow, whatever else this user's programs run on."""
+    given = os.environ.get("KERAS_BACKEND")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if given not in (None, "", "tensorflow"):
+        line = f"KERAS_BACKEND={given} is passed over: {PROGRAM} runs on TensorFlow."
+        print(one_line(line), file=sys.stderr)
 
 
 def _import(modules: Sequence[str]) -> None:

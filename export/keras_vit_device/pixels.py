@@ -64,7 +64,7 @@ def open_image(image: ImageFile) -> Image.Image:
             more of them than `PIL.Image.MAX_IMAGE_PIXELS` allows (twice that number), a
             side longer than `MAX_SIDE`, or takes more memory than there is.
     """
-    with _one_error(image), _opened(image) as opened:
+    with _one_error(image), _open(image) as opened:
         if max(opened.size) > MAX_SIDE:
             raise ValueError(_TOO_LONG)
         # In place: a copy of a large image is hundreds of megabytes.
@@ -80,13 +80,13 @@ def read_image(image: ImageFile, rule: dict[str, Any]) -> np.ndarray:
 
 def decoded_formats() -> frozenset[str]:
     """Pillow's names of the formats that it decodes in this process."""
-    register_heic()
+    _register_heic()
     Image.init()
     return frozenset(Image.OPEN) - NOT_DECODED
 
 
 @contextlib.contextmanager
-def _opened(image: ImageFile) -> Iterator[Image.Image]:
+def _open(image: ImageFile) -> Iterator[Image.Image]:
     if isinstance(image, Image.Image):
         yield image.copy()  # turned in place
         return
@@ -130,7 +130,7 @@ def _reason(error: Exception, path: str | os.PathLike[str] | None) -> str:
 
 
 @functools.cache
-def register_heic() -> bool:
+def _register_heic() -> bool:
     """Lets Pillow open HEIC, if pillow-heif is installed."""
     try:
         import pillow_heif

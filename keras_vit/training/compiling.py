@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_vit.config import ViTConfig
 from keras_vit.data.pipeline import ImageData
 from keras_vit.layers import FirstTokens
-from keras_vit.switching import switch
+from keras_vit.reuse import switch
 from keras_vit.training.distillation import Student
 from keras_vit.training.optimizer import make_optimizer
 from keras_vit.training.recipes import TrainingRecipe
