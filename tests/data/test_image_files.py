@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from keras_vit_device import images
+from keras_vit_device import pixels
 from keras_vit_device.images import LeftOut, image_names, suffixes
 from keras_vit_device.pixels import UnreadableError, open_image
 from PIL import Image
@@ -24,10 +24,10 @@ def paint(path, kind=None, size=(6, 5)):
 def without_heic(monkeypatch):
     """As where pillow-heif is not installed."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    for cached in (images.register_heic, suffixes):
+    for cached in (pixels._register_heic, suffixes):
         cached.cache_clear()
     yield
-    for cached in (images.register_heic, suffixes):
+    for cached in (pixels._register_heic, suffixes):
         cached.cache_clear()
 
 
