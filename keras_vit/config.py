@@ -8,13 +8,13 @@ import operator
 from collections.abc import Iterable
 from typing import Any, Self
 
+from keras_vit_device.tflite.contract import INTERPOLATIONS, LEAST_CROP, RESIZES
+
 POSITIONS = ("learned", "sinusoidal_1d", "sincos_2d")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
 HEAD_ACTIVATIONS = ("gelu", "tanh")
 POOLS = ("token", "mean", "token_and_mean", "map", "sequence")
 OUTPUTS = ("logits", "softmax")
-RESIZES = ("stretch", "crop")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 # Ti: https://arxiv.org/abs/2012.12877, table 1.  S, B, L, H: the same widths as in
 # https://arxiv.org/abs/2010.11929, table 1, and https://arxiv.org/abs/2106.10270,
@@ -125,7 +125,7 @@ class Preprocessing:
         resize: `"stretch"` or `"crop"`.
         interpolation: `"nearest"`, `"bilinear"` or `"bicubic"`; the last two average
             over all pixels that a smaller image covers (antialias).
-        crop: Part of the resized image's side that is kept, in (0, 1].
+        crop: Part of the resized image's side that is kept, in [0.01, 1].
 
     Raises:
         ValueError: If a field is out of its range.
@@ -152,8 +152,10 @@ class Preprocessing:
         object.__setattr__(self, "channels", channels)
         check_choice("resize", self.resize, RESIZES)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        if not _is_number(self.crop) or not 0.0 < self.crop <= 1.0:
-            raise ValueError(f"crop must be in (0, 1]. Received: {self.crop!r}")
+        if not _is_number(self.crop) or not LEAST_CROP <= self.crop <= 1.0:
+            raise ValueError(
+                f"crop must be in [{LEAST_CROP}, 1]. Received: {self.crop!r}"
+            )
 
     @property
     def rule(self) -> dict[str, Any]:

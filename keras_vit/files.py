@@ -5,12 +5,21 @@ import pathlib
 import sys
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
+import h5py
 import keras
-from keras_vit_device.files import existing_file, whole_file
+from keras_vit_device.files import (
+    existing_file,
+    open_archive,
+    read_entry,
+    whole_file,
+)
+from keras_vit_device.terminal import one_line
 
 from keras_vit.reuse import switch
+
+_WEIGHTS = "model.weights.h5"
 
 
 def save_model(model: keras.Model, path: str | pathlib.Path) -> None:
@@ -30,20 +39,55 @@ def load_model(path: str | pathlib.Path) -> keras.Model:
             it has classes that no module imported so far has registered, or code.
     """
     path = existing_file(path)
-    if not zipfile.is_zipfile(path):  # Keras would say that it isn't there
-        raise ValueError(f"'{path}' is cut off or is no Keras model: no ZIP file.")
+    _check_archive(path)
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # zip, JSON, HDF5 and Keras each fail in their own way
         raise ValueError(f"'{path}' {_why_not_loaded(path, error)}") from error
 
 
+def _check_archive(path: pathlib.Path) -> None:
+    """Refuses what is no model, before anything of it is unpacked or made room for."""
+    if not zipfile.is_zipfile(path):  # Keras would say that it isn't there
+        raise ValueError(f"'{path}' is cut off or is no Keras model: no ZIP file.")
+    try:
+        with open_archive(path) as archive:
+            names = set(archive.namelist())
+            if _WEIGHTS in names:
+                with archive.open(_WEIGHTS) as file:
+                    _check_weights(file, archive.getinfo(_WEIGHTS).file_size)
+    except Exception as error:  # zip and HDF5 each fail in their own way
+        raise ValueError(
+            f"'{path}' is cut off or is no Keras model. {one_line(error, 200)}"
+        ) from error
+
+
+def _check_weights(file: IO[bytes], size: int) -> None:
+    """Whether arrays in HDF5 are as large as what they take in the file, or nearly.
+
+    HDF5 makes room for those that were declared and never written.
+    """
+    declared = 0
+
+    def add(_: str, found: h5py.Group | h5py.Dataset) -> None:
+        nonlocal declared
+        if isinstance(found, h5py.Dataset):
+            declared += found.nbytes
+
+    with h5py.File(file, "r") as weights:
+        weights.visititems(add)
+    if declared > 2 * size + 2**24:
+        raise ValueError(
+            f"Its weights would take {declared:,} bytes, and the file holds {size:,}."
+        )
+
+
 def _why_not_loaded(path: pathlib.Path, error: Exception) -> str:
     reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             whole = archive.testzip() is None
-            nodes = list(_nodes(json.loads(archive.read("config.json"))))
+            nodes = list(_nodes(json.loads(read_entry(archive, "config.json"))))
     except Exception:  # noqa: BLE001 - whatever a damaged file makes of them
         whole, nodes = False, []
     if not whole:

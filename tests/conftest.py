@@ -27,7 +27,7 @@ from PIL import Image
 
 from keras_vit import ViTConfig
 from keras_vit.data import from_arrays
-from keras_vit.data.sources import hold_out
+from keras_vit.data.arrays import hold_out
 
 
 @pytest.fixture(autouse=True)

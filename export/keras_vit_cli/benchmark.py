@@ -3,6 +3,7 @@
 import argparse
 
 from keras_vit_device.files import check_writable, write_bytes, write_json
+from keras_vit_device.terminal import say
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report import page
@@ -26,10 +27,10 @@ def run(options: argparse.Namespace) -> int:
     exporter = Exporter(classifier, data)
     exporter.check_accelerators(places)
     for name, recipe in QUANTIZATION_RECIPES.items():
-        print(f"{name}: {recipe.summary}")
+        say(f"{name}: {recipe.summary}")
     made, refused = exporter.convert_all()
     for name, reason in refused.items():
-        print(f"Left out: {name}. {reason}")
+        say(f"Left out: {name}. {reason}")
     _, reports = exporter.check(made, places)
     print_table(reports)
     print_reach(reports)

@@ -6,7 +6,7 @@ import sys
 from keras_vit_device import bulk
 from keras_vit_device.classifier import most_probable
 from keras_vit_device.files import check_writable, write_json
-from keras_vit_device.terminal import one_line
+from keras_vit_device.terminal import one_line, say
 
 from keras_vit_cli.inputs import given_ends, image_paths, open_model
 
@@ -21,14 +21,14 @@ def run(options: argparse.Namespace) -> int:
     check_writable(options.json, read=[options.model, *options.images])
     classifier = open_model(options.model, **given_ends(options))
     if classifier.doubt:
-        print(classifier.doubt, file=sys.stderr)
+        say(classifier.doubt, file=sys.stderr)
     results, unreadable = {}, 0
     paths, left_out = image_paths(options.images)
     for path in paths:
         try:
             image = classifier.read(path)
         except OSError as error:
-            print(one_line(error), file=sys.stderr)
+            say(one_line(error), file=sys.stderr)
             unreadable += 1
             continue
         probabilities = classifier.probabilities([image])[0]
@@ -37,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
         shown = ", ".join(
             f"{name} {part:.1%}" for name, part in results[str(path)].items()
         )
-        print(f"{path}: {shown}")
+        say(f"{path}: {shown}")
     for line in left_out.lines:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     write_json(options.json, results)
     return 2 if unreadable or left_out.images else 0
 
@@ -63,19 +63,19 @@ def _classify_folder(options: argparse.Namespace) -> int:
             **given_ends(options),
         )
     except bulk.WorkerDiedError as error:
-        print(f"keras-vit: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"keras-vit: {one_line(error)}", file=sys.stderr)
         return 4
-    print(f"{summary.images:,} images in '{options.output}'")
+    say(f"{summary.images:,} images in '{options.output}'")
     if summary.unreadable:
         count, few = len(summary.unreadable), summary.unreadable[:5]
-        print(
+        say(
             f"{count:,} unreadable, see the column error: {', '.join(few)}"
             + (f" and {count - len(few):,} more" if count > len(few) else "")
         )
     for line in summary.left_out:
-        print(line)
+        say(line)
     for line in summary.remarks:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     write_json(
         options.json,
         {"images": summary.images, "unreadable": len(summary.unreadable)},

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Self
 
+from keras_vit_device.terminal import say
 from keras_vit_export.any_classifier import AnyClassifier
 
 from keras_vit import data
@@ -42,7 +43,7 @@ class AskedData:
             self.name, data_dir=self.data_dir, broken=self.broken, few=few
         )
         for note in source.notes:
-            print(note)
+            say(note)
         return source
 
 
@@ -64,7 +65,7 @@ def data_for(
     records = known_records({KEY: classifier.trained_on})
     reported = choose_part(source, split, model, records, whole=whole)
     for line in reported.words:
-        print(line)
+        say(line)
     return source.load(
         Preprocessing(**classifier.preprocessing), reported=reported.part
     )
@@ -88,10 +89,10 @@ def _match_classes(
             f"{_name_first(source.class_names)}"
         )
     if not classifier.named:
-        print("The model names no classes: they are taken for those of the data set.")
+        say("The model names no classes: they are taken for those of the data set.")
         classifier.name_classes(source.class_names)
     elif known != given:
-        print("The model has the classes in another order: they are matched by name.")
+        say("The model has the classes in another order: they are matched by name.")
         return source.with_classes_in([given.index(name) for name in known])
     return source
 

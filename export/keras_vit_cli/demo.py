@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 
 from keras_vit_device.files import check_writable, new_folder, write_bytes, write_json
+from keras_vit_device.terminal import say
 from keras_vit_export.exporter import export_all
 
 from keras_vit.data import ImageSource, find_source
@@ -21,10 +22,10 @@ def run(options: argparse.Namespace) -> int:
     folder = new_folder(options.output or _next_free(pathlib.Path("runs/demo")))
     source = find_source("digits")
     plan = demo_plan(source, options.epochs, options.seed)
-    print(f"Training on 8 x 8 digits for {options.epochs} epochs.")
+    say(f"Training on 8 x 8 digits for {options.epochs} epochs.")
     model, data, run = train_by_plan(source, plan, folder)
-    print(f"Top-1 on {data.counts['test']} test images: {run.evaluation.top1:.2%}")
-    print("Exporting and measuring.")
+    say(f"Top-1 on {data.counts['test']} test images: {run.evaluation.top1:.2%}")
+    say("Exporting and measuring.")
     recipes = ["float32", "float16", "dynamic_int8"]
     files, reports = export_all(model, recipes, data)
     for name, content in files.items():
@@ -34,9 +35,9 @@ def run(options: argparse.Namespace) -> int:
     write_json(options.json, figures)
     print_table(reports)
     print_reach(reports)
-    print(f"In '{folder}':")
+    say(f"In '{folder}':")
     for path in sorted(folder.iterdir()):
-        print(f"  {path.name}")
+        say(f"  {path.name}")
     return 0
 
 

@@ -3,6 +3,7 @@
 import argparse
 
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import say
 from keras_vit_export.doubts import settle
 from keras_vit_export.report import measure
 
@@ -26,17 +27,17 @@ def run(options: argparse.Namespace) -> int:
     granted = settle(classifier, data.validation)
     result = measure.evaluate(classifier, data.test)
     for line in (*granted, *remarks(result)):
-        print(line)
+        say(line)
     images = f"{len(result.labels)} {data.reported} images"
     if data.reported == "all":
         images = f"all {len(result.labels)} images"
-    print(f"Top-1 on {images}: {result.top1:.2%}")
+    say(f"Top-1 on {images}: {result.top1:.2%}")
     if result.top5 is not None:
-        print(f"Top-5: {result.top5:.2%}")
+        say(f"Top-5: {result.top5:.2%}")
     longest = max(len(name) for name in result.class_names)
     for name, top1 in result.by_class.items():
-        print(f"  {name:{longest}}  " + ("-" if top1 is None else f"{top1:.1%}"))
+        say(f"  {name:{longest}}  " + ("-" if top1 is None else f"{top1:.1%}"))
     draw_confusion(result, picture)
-    print(f"Confusion: '{picture}'")
+    say(f"Confusion: '{picture}'")
     write_json(options.json, {**result.as_dict(), "split": data.reported})
     return 0

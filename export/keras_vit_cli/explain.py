@@ -3,6 +3,7 @@
 import argparse
 
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import say
 
 from keras_vit import explain as see
 from keras_vit.reuse import config_of
@@ -31,10 +32,10 @@ def run(options: argparse.Namespace) -> int:
     probabilities = classifier.probabilities([image])[0]
     best = int(probabilities.argmax())
     name, part = classifier.class_names[best], float(probabilities[best])
-    print(f"{options.image}: {name} {part:.1%}")
-    print(f"{config.depth} blocks of {config.num_heads} heads: '{options.output}'")
+    say(f"{options.image}: {name} {part:.1%}")
+    say(f"{config.depth} blocks of {config.num_heads} heads: '{options.output}'")
     if options.positions:
-        print(f"Similarity of positions: '{options.positions}'")
+        say(f"Similarity of positions: '{options.positions}'")
     rolled = see.patch_maps(see.rollout(maps)[0], config)
     write_json(
         options.json,

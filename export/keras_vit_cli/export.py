@@ -6,6 +6,7 @@ import math
 import pathlib
 
 from keras_vit_device.files import as_json, check_writable, write_json, write_together
+from keras_vit_device.terminal import say
 from keras_vit_export import budget
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
@@ -15,7 +16,7 @@ from keras_vit_export.report.wording import details
 from keras_vit.config import check_choice
 from keras_vit_cli.data import AskedData, data_for
 from keras_vit_cli.inputs import given_ends, open_keras
-from keras_vit_cli.printing import print_reach, print_table
+from keras_vit_cli.printing import print_reach, print_table, say_table
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,15 +35,16 @@ def run(options: argparse.Namespace) -> int:
         max_drop = budget.DEFAULT_MAX_DROP
     made, trials = _make(exporter, options.recipe, max_drop)
     if trials:
-        print("\n" + budget.table(trials) + "\n")
+        say_table(budget.table(trials))
     if made is None:
-        print(f"Not written: nothing keeps to --max-drop {max_drop:g}.")
+        say(f"Not written: nothing keeps to --max-drop {max_drop:g}.")
         return 3
     name = made.recipe.name
     files, reports = exporter.check({name: made})
     print_table(reports)
     print_reach(reports)
-    print(details(reports[name]))
+    for line in details(reports[name]).splitlines():
+        say(line)
     figures = reports[name].as_dict() | {
         "keras_top1": reports["keras"].top1,
         "trials": [dataclasses.asdict(trial) for trial in trials],
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         }
     )
     write_json(options.json, figures)
-    print(f"Written: '{options.output}' and its report, ending in .html and .json")
+    say(f"Written: '{options.output}' and its report, ending in .html and .json")
     return 0
 
 

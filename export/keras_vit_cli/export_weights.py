@@ -3,6 +3,7 @@
 import argparse
 
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import say
 
 from keras_vit.weights import save_timm
 from keras_vit_cli.inputs import open_keras
@@ -15,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
 
     remarks = save_timm(classifier.model, options.output)
     for remark in remarks:
-        print(f"  {remark}")
-    print(f"Written: '{options.output}', for timm: 'local-dir:{options.output}'")
+        say(f"  {remark}")
+    say(f"Written: '{options.output}', for timm: 'local-dir:{options.output}'")
     write_json(options.json, {"remarks": list(remarks)})
     return 0

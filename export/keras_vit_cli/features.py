@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 from keras_vit_device.files import check_writable, whole_file, write_json
-from keras_vit_device.terminal import one_line
+from keras_vit_device.terminal import one_line, say
 from tqdm import tqdm
 
 from keras_vit.features import feature_model
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     classifier = open_keras(options.model)
     paths, left_out = image_paths(options.images)
     for line in left_out.lines:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
 
     model = feature_model(classifier.model, options.kind)
     found, read = [], []
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
             try:
                 images.append(classifier.read(path))
             except OSError as error:
-                print(one_line(error), file=sys.stderr)
+                say(one_line(error), file=sys.stderr)
                 continue
             read.append(str(path))
         if images:
@@ -43,6 +43,6 @@ def run(options: argparse.Namespace) -> int:
     arrays = np.concatenate(found)
     with whole_file(options.output) as partial, open(partial, "wb") as file:
         np.savez(file, features=arrays, paths=np.array(read))
-    print(f"{len(read)} images, {arrays.shape[1]} features: '{options.output}'")
+    say(f"{len(read)} images, {arrays.shape[1]} features: '{options.output}'")
     write_json(options.json, {"images": len(read), "features": arrays.shape[1]})
     return 2 if len(read) < len(paths) or left_out.images else 0

@@ -3,6 +3,7 @@
 import argparse
 
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import say
 
 from keras_vit.files import save_model
 from keras_vit.reuse import config_of
@@ -27,21 +28,21 @@ def run(options: argparse.Namespace) -> int:
     )
     save_model(found.model, options.output)
     config = config_of(found.model)
-    print(
+    say(
         f"{found.format}: {found.model.count_params():,} parameters, {config.depth} "
         f"blocks of width {config.width}, {config.num_heads} heads, patches of "
         f"{config.patch_size} pixels, {config.num_classes} classes"
     )
-    print(
+    say(
         f"Pixels: {config.image_size[0]} x {config.image_size[1]}, mean "
         f"{_say_numbers(config.mean)}, std {_say_numbers(config.std)}, "
         f"{config.resize}, {config.interpolation}, middle {config.crop:.1%} "
         f"({found.preprocessing})"
     )
-    print(f"{config.activation}, norms with epsilon {config.norm_epsilon:g}")
+    say(f"{config.activation}, norms with epsilon {config.norm_epsilon:g}")
     for remark in found.remarks:
-        print(f"  {remark}")
-    print(f"Written: '{options.output}'")
+        say(f"  {remark}")
+    say(f"Written: '{options.output}'")
     write_json(
         options.json,
         {

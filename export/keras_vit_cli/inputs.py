@@ -10,6 +10,7 @@ from typing import Any
 
 from keras_vit_device.files import existing_file
 from keras_vit_device.images import LeftOut, image_names
+from keras_vit_device.terminal import say
 from keras_vit_device.tflite import labels
 from keras_vit_export.any_classifier import AnyClassifier, open_classifier
 
@@ -18,7 +19,7 @@ def open_model(path: pathlib.Path, **ends: Any) -> AnyClassifier:
     """The classifier of a `.keras` or `.tflite` file; `ends` are of `open_classifier`."""
     classifier = open_classifier(path, **ends)
     for line in classifier.remarks:
-        print(line, file=sys.stderr)
+        say(line, file=sys.stderr)
     return classifier
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_vit_device.classifier import Classifier
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import say
 from keras_vit_export.gpu.reach import reach
 
 _FAILED = 3  # as of a budget that is not kept
@@ -20,9 +21,9 @@ def run(options: argparse.Namespace) -> int:
     facts = _facts(classifier)
     if options.self_test:
         facts["accelerators"] = _places(classifier)
-    print(f"{options.model}: {facts['size_bytes'] / 1e6:.2f} MB, {_origin(facts)}")
+    say(f"{options.model}: {facts['size_bytes'] / 1e6:.2f} MB, {_origin(facts)}")
     for name, text in _lines(facts):
-        print(f"{name:>10}  {text}")
+        say(f"{name:>10}  {text}")
     write_json(options.json, facts)
     return _FAILED if options.self_test and not _proven(facts) else 0
 

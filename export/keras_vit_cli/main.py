@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from keras_vit_device.terminal import one_line, quiet
+from keras_vit_device.terminal import one_line, quiet, say
 
 from keras_vit_cli.options.export import (
     add_benchmark,
@@ -67,7 +67,7 @@ def _take_tensorflow() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if given not in (None, "", "tensorflow"):
         line = f"KERAS_BACKEND={given} is passed over: {PROGRAM} runs on TensorFlow."
-        print(one_line(line), file=sys.stderr)
+        say(one_line(line), file=sys.stderr)
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -87,7 +87,7 @@ def _import(modules: Sequence[str]) -> None:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
+    say(f"{PROGRAM}: {one_line(message)}", file=sys.stderr)
     return status
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import inspect
 from typing import Any
 
+from keras_vit_device.terminal import say
+
 from keras_vit.config import ViTConfig, check_choice
 from keras_vit.data import ImageSource
 from keras_vit.training.plan import (
@@ -38,7 +40,7 @@ def new_plan(options: argparse.Namespace) -> tuple[ImageSource, TrainingPlan]:
     source = AskedData.of(options).open()
     plan = plan_for(source, **given)
     if source.shape_note and not plan.origin:
-        print(f"{source.shape_note}: {_what_is_taken(plan.config)}")
+        say(f"{source.shape_note}: {_what_is_taken(plan.config)}")
     return source, plan
 
 

@@ -9,17 +9,23 @@ from typing import Any
 import keras
 import tensorflow as tf
 from keras_vit_device.files import check_writable, new_folder, write_json
+from keras_vit_device.terminal import say
 
 from keras_vit.chance import remarks
 from keras_vit.data import ImageData, ImageSource
 from keras_vit.files import load_model
 from keras_vit.reuse import config_of
-from keras_vit.training import checkpoints, loop, rehearsal
+from keras_vit.training import loop, rehearsal
 from keras_vit.training.callbacks import NoNumberError
 from keras_vit.training.distillation import check_teacher
 from keras_vit.training.hosts import distribution
 from keras_vit.training.plan import TrainingPlan
-from keras_vit.training.runs import check_more_epochs, is_finished, read_settings
+from keras_vit.training.runs import checkpoints
+from keras_vit.training.runs.settings import (
+    check_more_epochs,
+    is_finished,
+    read_settings,
+)
 from keras_vit_cli.plans import new_plan, resumed_plan
 
 
@@ -33,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     folder = options.resume or options.output
     # Before the other workers are waited for: they may have gone.
     if options.go_on and is_finished(folder):
-        print(f"The run in '{folder}' is finished.")
+        say(f"The run in '{folder}' is finished.")
         return 0
     # Before all else that uses TensorFlow.
     strategy = distribution.make_strategy(options.strategy, options.worker_timeout)
@@ -73,23 +79,23 @@ def _begun(options, folder: pathlib.Path) -> tuple[ImageSource, TrainingPlan, in
     check_more_epochs(folder, stored, options.epochs)
     source, plan = resumed_plan(options, stored)
     if "top1" in stored:
-        print(
+        say(
             f"Going on after epoch {stored['epochs']}, from '{folder / 'model.keras'}', "
             "with a new optimizer and a new course of the learning rate."
         )
         steps = options.checkpoint_steps or stored.get("checkpoint_steps", 0)
         return source, plan, steps
     for path in checkpoints.list_damaged(folder):
-        print(f"'{path}' is damaged, so an earlier checkpoint is taken.")
+        say(f"'{path}' is damaged, so an earlier checkpoint is taken.")
     if "no_number_at_step" in stored and options.learning_rate is None:
-        print(
+        say(
             f"At step {stored['no_number_at_step']} the loss was no number; "
             "--learning-rate with a lower one goes on from before it."
         )
     elif "no_number_at_step" in stored:
-        print("Going on with another learning rate, where all weights were numbers.")
+        say("Going on with another learning rate, where all weights were numbers.")
     notes = checkpoints.newest(folder)
-    print(f"Going on after step {notes['step'] if notes else 0}.")
+    say(f"Going on after step {notes['step'] if notes else 0}.")
     if options.checkpoint_steps is None:
         return source, plan, stored.get("checkpoint_steps", 0)
     return source, plan, options.checkpoint_steps
@@ -97,11 +103,11 @@ def _begun(options, folder: pathlib.Path) -> tuple[ImageSource, TrainingPlan, in
 
 def _print_run(run, data, folder: pathlib.Path) -> None:
     top1, pace = run.evaluation.top1, run.pace
-    print(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
+    say(f"Top-1 on {data.counts['test']} test images: {top1:.2%}")
     for warning in run.warnings:
-        print(warning)
-    print(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
-    print(
+        say(warning)
+    say(f"The model of epoch {run.best_epoch} is '{folder / 'model.keras'}'.")
+    say(
         f"{pace['images_per_second']:.0f} images a second, {pace['waiting']:.1%} of the "
         f"time waiting for them; peak memory {pace['peak_memory_bytes'] / 1e9:.1f} GB"
     )
@@ -125,7 +131,7 @@ def train_by_plan(
 ) -> tuple[keras.Model, ImageData, loop.TrainingRun]:
     """Builds and trains; says what, and how much memory that takes."""
     model, data = _build(source, plan, strategy)
-    print(
+    say(
         f"{model.count_params():,} parameters; "
         + ", ".join(f"{count:,} {split}" for split, count in data.counts.items())
         + f" images in {len(data.class_names)} classes."
@@ -137,7 +143,7 @@ def train_by_plan(
         short := _shortage(needed, plan.batch_size)
     ):
         # An estimate, so no refusal; a system that runs out kills without a word.
-        print(f"This may be killed: {short}")
+        say(f"This may be killed: {short}")
     if plan.teacher and not more.get("resume"):
         _say_what_teacher_knows(plan.teacher, model, data)
     run = loop.train(
@@ -164,7 +170,7 @@ def _build(
     if plan.image_size:
         old, new = config_of(load_model(plan.origin)).grid, config.grid
         if new != old:
-            print(
+            say(
                 f"The model of --from is resized: from {old[0]} x {old[1]} patches to "
                 f"{new[0]} x {new[1]}, and its positions with them."
             )
@@ -177,9 +183,9 @@ def _say_what_teacher_knows(path: pathlib.Path | str, model, data) -> None:
     check_teacher(model, teacher)
     found = loop.evaluate(teacher, data.validation_sample, data.class_names)
     name, count = "The teacher's top-1", len(found.labels)
-    print(f"{name} on {count} validation images: {found.top1:.2%}")
+    say(f"{name} on {count} validation images: {found.top1:.2%}")
     for line in remarks(found, name):
-        print(line)
+        say(line)
 
 
 def _dry_run(options) -> int:
@@ -199,16 +205,16 @@ def _dry_run(options) -> int:
     _print_plan(plan, config, parameters)
     needed = rehearsal.estimated_memory(config, parameters, plan.batch_size)
     needed += 4 * teacher.count_params() if teacher else 0
-    print(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
+    say(f"Memory of a step of {plan.batch_size} images: about {needed / 1e9:.1f} GB")
     if short := _shortage(needed, plan.batch_size):
         raise ValueError(short)
     found = rehearsal.rehearse(model, data, plan.recipe, teacher)
-    print(
+    say(
         f"A step: {found.step_seconds:.3f} s, {found.images_per_second:.0f} images a "
         f"second; the first, which compiles: {found.compile_seconds:.0f} s; peak memory "
         f"{found.peak_memory_bytes / 1e9:.1f} GB"
     )
-    print(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
+    say(f"All {plan.recipe.epochs} epochs: about {_duration(found.seconds)}")
     figures = {"parameters": parameters, "estimated_memory_bytes": needed}
     write_json(options.json, figures | dataclasses.asdict(found))
     return 0
@@ -217,12 +223,13 @@ def _dry_run(options) -> int:
 def _print_reasons(plan: TrainingPlan) -> None:
     """One paragraph, where the number of images decided something."""
     if plan.reasons:
-        print("\n".join(textwrap.wrap(" ".join(plan.reasons), 88)))
+        for line in textwrap.wrap(" ".join(plan.reasons), 88):
+            say(line)
 
 
 def _print_plan(plan: TrainingPlan, config, parameters: int) -> None:
     tokens = config.num_patches + config.num_prefix_tokens
-    print(
+    say(
         f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "
         f"{config.num_heads} heads, {tokens} tokens from "
         f"{config.image_size[0]} x {config.image_size[1]} pixels in {plan.precision}"
@@ -231,7 +238,7 @@ def _print_plan(plan: TrainingPlan, config, parameters: int) -> None:
     rate = plan.recipe.peak_rate(plan.batch_size)
     used = {"batch_size": plan.batch_size, "learning_rate": rate}
     for name, value in (dataclasses.asdict(plan.recipe) | used).items():
-        print(f"  {name}: {value}")
+        say(f"  {name}: {value}")
 
 
 def _shortage(needed: int, batch_size: int) -> str | None:

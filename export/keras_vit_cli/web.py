@@ -17,6 +17,7 @@ from typing import Any
 
 from keras_vit_device.classifier import Classifier
 from keras_vit_device.files import check_writable, write_json
+from keras_vit_device.terminal import say
 
 HOST = "127.0.0.1"
 FIRST_PORT, LAST_PORT = 8000, 8099
@@ -54,10 +55,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         with listen(site, options.port) as server:
             write_json(options.json, {"address": server.address})
-            print(f"{server.address} (Ctrl-C ends it)", flush=True)
+            say(f"{server.address} (Ctrl-C ends it)")
+            sys.stdout.flush()
             server.serve_forever()
     except KeyboardInterrupt:
-        print()
+        say("")
     return 0
 
 

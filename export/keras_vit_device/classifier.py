@@ -20,6 +20,7 @@ from keras_vit_device.meaning import Meaning
 from keras_vit_device.pixel_scale import doubt
 from keras_vit_device.pixels import ImageFile, check_pixels, fit_array, read_image
 from keras_vit_device.self_test import UselessError, Verdict, find_self_test
+from keras_vit_device.terminal import say
 from keras_vit_device.tflite import ends, labels
 from keras_vit_device.tflite.file import open_file
 
@@ -110,7 +111,7 @@ class Classifier:
     def _take(self, accelerator: str, name: str, check: bool) -> None:
         """Moves to where it shall run, and passes the self-test there."""
         if accelerator == "auto":
-            print(f"{name} runs on {self._take_fastest(name)}", file=sys.stderr)
+            say(f"{name} runs on {self._take_fastest(name)}", file=sys.stderr)
         elif accelerator == "gpu":
             self._take_gpu(name, check)
         elif check and self.self_test is not None:

@@ -1,14 +1,19 @@
 """Files: found, and written whole or not at all. Standard library only."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 _PARTIAL = ".partial-"  # what a kill may leave
+# Checkpoints and models hardly shrink; text of a few megabytes may.
+_MOST_EXPANSION = 20
+_SMALL = 2**24
 
 
 @contextlib.contextmanager
@@ -69,6 +74,57 @@ def existing_file(path: str | pathlib.Path) -> pathlib.Path:
     if not path.is_file():
         raise ValueError(f"There is no file '{path}'.")
     return path
+
+
+@contextlib.contextmanager
+def open_archive(file: pathlib.Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
+    """A ZIP archive from a stranger, whose entries are in proportion to its size.
+
+    Raises:
+        zipfile.BadZipFile: If it is none.
+        ValueError: If it would unpack to far more than it is, or an entry is packed so
+            that nobody can tell.
+    """
+    with zipfile.ZipFile(file) as archive:
+        archive.fp.seek(0, os.SEEK_END)
+        most = _MOST_EXPANSION * archive.fp.tell() + _SMALL
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > most:
+            raise ValueError(
+                f"It would unpack to {unpacked:,} bytes, more than {_MOST_EXPANSION} "
+                "times its size."
+            )
+        for member in archive.infolist():
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                name = member.filename
+                raise ValueError(f"Its {name!r} is neither stored nor deflated.")
+        yield archive
+
+
+def read_entry(archive: zipfile.ZipFile, name: str | zipfile.ZipInfo) -> bytes:
+    """An entry of an archive of `open_archive`, held against its checksum.
+
+    Raises:
+        KeyError: If there is none of this name.
+        zipfile.BadZipFile: If it is damaged.
+    """
+    member = archive.getinfo(name) if isinstance(name, str) else name
+    with archive.open(member) as file:
+        # Not more than it says: `archive.read` unpacks all, and cuts then.
+        return file.read(member.file_size + 1)
+
+
+def claim(descriptor: int, path: pathlib.Path) -> None:
+    """Takes an open file or folder for this process, until it is closed or ends.
+
+    Raises:
+        ValueError: If another process has it.
+        OSError: If the disk knows no such locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"'{path}' is being written by another process.") from None
 
 
 def new_folder(path: str | pathlib.Path) -> pathlib.Path:

@@ -6,6 +6,21 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import TextIO
+
+
+def printable(told: object) -> str:
+    """A text in which nothing moves a terminal's cursor, breaks a line or hides.
+
+    Names of files and classes come from strangers; what can't be shown is an escape, as
+    Python writes it.
+    """
+    return "".join(it if it.isprintable() else repr(it)[1:-1] for it in str(told))
+
+
+def say(line: object, file: TextIO | None = None) -> None:
+    """Prints one line, whatever names are in it; to `sys.stdout` if not said."""
+    print(printable(line), file=file)
 
 
 def one_line(told: object, most: int | None = None) -> str:
@@ -15,7 +30,7 @@ def one_line(told: object, most: int | None = None) -> str:
         told: What is to be said.
         most: Characters of it, where others' messages have no end.
     """
-    return " ".join(str(told).split())[:most]
+    return printable(" ".join(str(told).split()))[:most]
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras_vit_device import meaning
+from keras_vit_device.files import open_archive, read_entry
 from keras_vit_device.meaning import Meaning
 from keras_vit_device.pixel_scale import PixelScale
 
@@ -195,8 +196,8 @@ def _distance(numbers: np.ndarray) -> float:
 def loss_in_file(path: str | pathlib.Path) -> Any:
     """The loss that a `.keras` file was compiled with, as `of_loss` takes it, or `None`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
+        with open_archive(path) as archive:
+            config = json.loads(read_entry(archive, "config.json"))
         return (config.get("compile_config") or {}).get("loss")
     except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
         return None  # `load_model` says what is wrong with it

@@ -125,7 +125,7 @@ export function ruleOf({ shape: [, height, width, channels] }, { preprocessing }
 /** A name of its own for each class, and what there is to say of those in the file. */
 export function namesOf(labels, count) {
   const fit = labels.length === count;
-  const names = Array.from({ length: count }, (_, i) => (fit && labels[i]) || `class ${i}`);
+  const names = Array.from({ length: count }, (_, i) => (fit && printable(labels[i])) || `class ${i}`);
   const [taken, apart] = [new Set(names), []];
   for (let [i, name] of names.entries()) {
     if (names.indexOf(name) !== names.lastIndexOf(name)) {
@@ -137,4 +137,14 @@ export function namesOf(labels, count) {
   const doubt = fit || !labels.length ? ""
     : `The file names ${labels.length} classes and has ${count}: its names aren’t used.`;
   return { names: apart, doubt };
+}
+
+// What can't be shown, as Python writes it: terminal.py's `printable`.
+function printable(text) {
+  return text.replace(/[\p{C}\p{Zl}\p{Zp}]|(?! )\p{Zs}/gu, (found) => {
+    const short = { "\t": "\\t", "\n": "\\n", "\r": "\\r" }[found];
+    const digits = found.codePointAt(0).toString(16);
+    const [mark, length] = digits.length < 3 ? ["x", 2] : digits.length < 5 ? ["u", 4] : ["U", 8];
+    return short ?? `\\${mark}${digits.padStart(length, "0")}`;
+  });
 }

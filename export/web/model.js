@@ -5,6 +5,7 @@ import {
   unloadLiteRt,
 } from "@litertjs/core";
 import { ascii, FileError, storedFiles } from "./archive.js";
+import { checkContract } from "./contract.js";
 import { endsOf, namesOf, numbersOf, pixelsOf, ruleOf } from "./ends.js";
 import { readDescription } from "./flatbuffer.js";
 import { fitImage } from "./pixels.js";
@@ -309,7 +310,8 @@ function readMetadata(bytes) {
   const { files, start } = storedFiles(bytes);
   const content = (name) => files.has(name) ? files.get(name)() : new Uint8Array();
   const utf8 = new TextDecoder("utf-8", { fatal: true });
-  const read = { contract: JSON.parse(utf8.decode(content("keras_vit.json")) || "{}"), end: start };
+  const contract = files.has("keras_vit.json") ? JSON.parse(utf8.decode(content("keras_vit.json"))) : {};
+  const read = { contract: checkContract(contract), end: start };
   const name = nameOfLabels(files, bytes);
   try {
     return { ...read, labels: parseLabels(content(name)), doubt: "" };

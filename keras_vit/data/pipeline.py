@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 import tensorflow as tf
-from keras_vit_device.pixels import check_pixels, fit_array
+from keras_vit_device.pixels import fit_array
 
 from keras_vit.config import Preprocessing, check_choice
 from keras_vit.data.batches import (
@@ -214,33 +214,6 @@ class ImageSource:
             )
         height, width, channels = self.image_shape
         return Preprocessing(image_size=(height, width), channels=channels)
-
-
-def from_arrays(
-    name: str,
-    class_names: Sequence[str],
-    images: np.ndarray,
-    labels: np.ndarray,
-    rows: dict[str, np.ndarray],
-) -> ImageSource:
-    """A source from arrays in memory.
-
-    Args:
-        name: What to call it.
-        class_names: Name of each label.
-        images: Uint8 array `(count, height, width, c)`, pixels in 0..255.
-        labels: Integers `(count,)`.
-        rows: Indices of the examples of `"train"`, `"validation"` and `"test"`.
-
-    Raises:
-        ValueError: If images are no pixels in 0..255, as those that are scaled to 0..1.
-    """
-    check_pixels(images)
-    splits = {
-        split: make_split(images[chosen], labels[chosen])
-        for split, chosen in rows.items()
-    }
-    return ImageSource(name, tuple(class_names), images.shape[1:], splits, tf.identity)
 
 
 def make_split(examples: Sequence, labels: Sequence[int]) -> Split:

@@ -2,11 +2,9 @@
 
 import collections
 import difflib
-import hashlib
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -15,11 +13,9 @@ from keras_vit_device.terminal import one_line
 
 from keras_vit.config import Preprocessing, check_choice
 from keras_vit.data import folders
+from keras_vit.data.arrays import HELD_OUT, from_arrays, hold_out
 from keras_vit.data.batches import PARALLEL, Split
-from keras_vit.data.pipeline import ImageData, ImageSource, from_arrays, make_split
-
-# The part of each class that is held out where a data set does not say.
-HELD_OUT = {"validation": 0.1, "test": 0.2}
+from keras_vit.data.pipeline import ImageData, ImageSource, make_split
 
 
 def load_data(
@@ -99,59 +95,6 @@ def _digits() -> ImageSource:
     names = [str(digit) for digit in range(10)]
     rows = hold_out([f"digits/{row}" for row in range(len(labels))], labels)
     return from_arrays("digits", names, pixels, labels, rows)
-
-
-def hold_out(
-    keys: Sequence[str],
-    labels: Sequence[int | str],
-    parts: dict[str, float] | None = None,
-) -> dict[str, np.ndarray]:
-    """Holds out about the same part of each class; the rest is `"train"`.
-
-    An example's place follows from a hash of its key, so neither a seed nor the order
-    of files nor added files move it; but each split gets one of every class, which
-    moves single examples of classes with a handful.
-
-    Args:
-        keys: A name of each example.
-        labels: Its class.
-        parts: Part of the examples for each split that is held out; `HELD_OUT` if
-            `None`.
-
-    Returns:
-        Sorted indices of the examples of each split.
-
-    Raises:
-        ValueError: If a class has not one image for each split.
-    """
-    parts = HELD_OUT if parts is None else parts
-    labels = np.asarray(labels)
-    places = np.array([_place(key) for key in keys])
-    splits = (*parts, "train")
-    limits = np.cumsum(list(parts.values()))
-    rows = {split: [] for split in splits}
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) < len(splits):
-            raise ValueError(
-                f"Every class needs at least {len(splits)} images, one each for "
-                f"{', '.join(splits)}. Received: {len(members)} of class {label}"
-            )
-        members = members[np.argsort(places[members], kind="stable")]
-        cuts = np.searchsorted(places[members], limits)
-        for index in range(len(cuts)):  # at least one before each cut, and after all
-            least = 1 + (cuts[index - 1] if index else 0)
-            most = len(members) - len(cuts) + index
-            cuts[index] = np.clip(cuts[index], least, most)
-        for split, chosen in zip(splits, np.split(members, cuts), strict=True):
-            rows[split].append(chosen)
-    return {split: np.sort(np.concatenate(found)) for split, found in rows.items()}
-
-
-def _place(key: str) -> float:
-    """A number in [0, 1) that looks random but is always the same for this key."""
-    digest = hashlib.sha1(key.encode(errors="surrogateescape")).digest()
-    return int.from_bytes(digest[:4], "big") / 2**32
 
 
 def _folder(root: pathlib.Path, broken: str, few: str) -> ImageSource:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from keras_vit_device.files import whole_file
+from keras_vit_device.files import open_archive, read_entry, whole_file
 
 from keras_vit.data.pipeline import ImageSource
 
@@ -81,8 +81,8 @@ def write_records(path: str | pathlib.Path, records: list[Record]) -> None:
 def read_records(path: str | pathlib.Path) -> list[Record]:
     """The records of a `.keras`; none if it carries none."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return known_records(json.loads(archive.read(ENTRY)))
+        with open_archive(path) as archive:
+            return known_records(json.loads(read_entry(archive, ENTRY)))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         return []
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_vit_device.files import whole_file
 
 from keras_vit.files import load_model, save_model
-from keras_vit.training import checkpoints
+from keras_vit.training.runs import checkpoints
 
 
 class NoNumberError(RuntimeError):

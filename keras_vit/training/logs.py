@@ -1,4 +1,4 @@
-"""What shows a run while it goes on: TensorBoard's curves, a page of training images."""
+"""What shows a run: TensorBoard's curves, pages of training and of test images."""
 
 import pathlib
 
@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_vit import pictures
 from keras_vit.data.pipeline import ImageData
+from keras_vit.evaluation import Evaluation
 from keras_vit.training.augmentation.random_changes import Augmentation
 from keras_vit.training.callbacks import Pace
 from keras_vit.training.recipes import TrainingRecipe
@@ -108,3 +109,31 @@ def _mixture(target: np.ndarray, class_names: tuple[str, ...]) -> str:
     if len(present) == 1:
         return class_names[present[0]]
     return "\n".join(f"{class_names[index]} {target[index]:.0%}" for index in present)
+
+
+def draw_test_page(
+    batches: tf.data.Dataset, evaluation: Evaluation, path: pathlib.Path
+) -> None:
+    """A page of test images: 32 at random, then up to 8 of the surest mistakes."""
+    wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
+    surest = wrong[np.argsort(-evaluation.probabilities[wrong].max(axis=1))][:8]
+    rest = np.setdiff1d(np.arange(len(evaluation.labels)), surest)
+    random = np.random.default_rng(0).permutation(rest)[:32]
+    rows = np.concatenate([random, surest]).astype(int)
+    images = _rows_of(batches, rows)
+    page = Evaluation(
+        evaluation.labels[rows], evaluation.probabilities[rows], evaluation.class_names
+    )
+    title = (
+        f"{len(wrong)} of {len(evaluation.labels)} test images wrong "
+        f"(top-1 {evaluation.top1:.1%}); {len(random)} at random, then "
+        f"mistakes, the surest first ({len(surest)})"
+    )
+    pictures.draw_predictions(images, page, title, path)
+
+
+def _rows_of(batches: tf.data.Dataset, rows: np.ndarray) -> np.ndarray:
+    wanted = set(rows.tolist())
+    examples = batches.unbatch().enumerate().as_numpy_iterator()
+    found = {row: image for row, (image, _) in examples if row in wanted}
+    return np.stack([found[row] for row in rows])

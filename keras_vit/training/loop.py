@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -18,7 +19,6 @@ from keras_vit.data.trained_on import make_record, read_records, write_records
 from keras_vit.evaluation import Evaluation, are_probabilities
 from keras_vit.files import load_model
 from keras_vit.reuse import config_of, with_head
-from keras_vit.training import runs
 from keras_vit.training.augmentation.random_changes import Augmentation
 from keras_vit.training.callbacks import (
     AveragedWeights,
@@ -39,6 +39,7 @@ from keras_vit.training.distillation import check_teacher, fingerprint
 from keras_vit.training.hosts import distribution
 from keras_vit.training.logs import TensorBoardLogs, draw_training_page
 from keras_vit.training.recipes import TrainingRecipe
+from keras_vit.training.runs.run import TRAINING_PAGE, Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,7 @@ def train(
     origin: str | None = None,
     resume: bool = False,
     checkpoint_steps: int = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
 ) -> TrainingRun:
     """Trains a model that `build_vit` made and keeps its best weights.
@@ -101,11 +103,15 @@ def train(
             was no number, with another learning rate from its newest whole checkpoint.
         checkpoint_steps: Steps between checkpoints within an epoch; each epoch begins
             with one anyway.
+        callbacks: More of them for `model.fit`, behind those of the run. What one
+            remembers is not in checkpoints. The learning rate has its course, so none
+            may set it.
         verbose: Of `model.fit`.
 
     Raises:
-        ValueError: If the folder already holds something, or nothing to resume; if it
-            was made with other settings; if model, data and teacher differ in their
+        ValueError: If the folder already holds something, or nothing to resume, or
+            another process is writing it; if it was made with other settings; if a
+            callback sets the learning rate; if model, data and teacher differ in their
             classes, or model and data in the shape of their images; if no layer would
             be trained; or if a batch is no multiple of the devices.
         MemoryError: If a batch is larger than the memory of the device.
@@ -116,37 +122,41 @@ def train(
     _check_classes(config_of(model), data)
     _check_images(model, data)
     _check_replicas(recipe, data, strategy)
+    _check_callbacks(callbacks)
     teacher, taught = _load_teacher(teacher)
     if teacher is not None and not resume:  # that of a run that was begun is the same
         check_teacher(model, teacher)
     _seed_everything(model, seed)
     given = {"seed": seed, "origin": origin, "checkpoint_steps": checkpoint_steps}
     settings = _settings(model, data, recipe) | given | taught
-    run = runs.Run.open(output, settings, resume, distribution.is_chief(strategy))
-    notes = run.start(data.training_images.steps_per_epoch)
-    if "restarts" in notes:
-        model.set_weights(load_model(run.folder / "model.keras").get_weights())
-    distribution.check_same_everywhere(strategy, notes["step"])
-    callbacks = _Callbacks.of(model, data, recipe, run, notes, checkpoint_steps)
-    start = time.monotonic()
-    with distribution.end_together(strategy):
-        with run.kept_whole(callbacks.progress):
-            if page := run.path(runs.TRAINING_PAGE):
-                draw_training_page(data, recipe, seed, page)
-            batches = training_batches(
-                model, recipe, data, seed, callbacks.progress, callbacks.pace
-            )
-            restarted = run.restarted_after
-            _fit(model, recipe, data, batches, teacher, callbacks, verbose, restarted)
-            callbacks.best.restore()
-        seconds = round(time.monotonic() - start, 1)
-        return _finish(model, data, run, callbacks, seconds, origin)
+    chief = distribution.is_chief(strategy)
+    with Run.open(output, settings, resume, chief) as run:
+        notes = run.start(data.training_images.steps_per_epoch)
+        if "restarts" in notes:
+            model.set_weights(load_model(run.folder / "model.keras").get_weights())
+        distribution.check_same_everywhere(strategy, notes["step"])
+        ours = _Callbacks.of(
+            model, data, recipe, run, notes, checkpoint_steps, callbacks
+        )
+        start = time.monotonic()
+        with distribution.end_together(strategy):
+            with run.kept_whole(ours.progress):
+                if page := run.path(TRAINING_PAGE):
+                    draw_training_page(data, recipe, seed, page)
+                batches = training_batches(
+                    model, recipe, data, seed, ours.progress, ours.pace
+                )
+                restarted = run.restarted_after
+                _fit(model, recipe, data, batches, teacher, ours, verbose, restarted)
+                ours.best.restore()
+            seconds = round(time.monotonic() - start, 1)
+            return _finish(model, data, run, ours, seconds, origin)
 
 
 def _finish(
     model,
     data: ImageData,
-    run: runs.Run,
+    run: Run,
     callbacks: "_Callbacks",
     seconds: float,
     origin,
@@ -194,9 +204,9 @@ class _Callbacks:
 
     @classmethod
     def of(
-        cls, model, data, recipe, run: runs.Run, notes, checkpoint_steps: int
+        cls, model, data, recipe, run: Run, notes, checkpoint_steps: int, more
     ) -> Self:
-        """For a new run, or as the notes of a checkpoint left it."""
+        """For a new run, or as the notes of a checkpoint left it; `more` come last."""
         progress, pace = Progress(notes["step"]), Pace(data.training_images.batch_size)
         history = History(run.path("history.csv"), notes["history"])
         best = BestModel(
@@ -222,9 +232,9 @@ class _Callbacks:
             )
         ordered += [pace, history, best]
         if logs := run.path("logs"):
-            page = run.path(runs.TRAINING_PAGE)
+            page = run.path(TRAINING_PAGE)
             ordered.append(TensorBoardLogs(logs, pace, page))
-        return cls(progress, pace, history, best, tuple(ordered))
+        return cls(progress, pace, history, best, (*ordered, *more))
 
 
 def _settings(model, data: ImageData, recipe: TrainingRecipe) -> dict[str, Any]:
@@ -337,6 +347,14 @@ def _check_replicas(recipe: TrainingRecipe, data: ImageData, strategy) -> None:
         raise ValueError(
             "Keras accumulates gradients on one device only. Received: accumulation="
             f"{recipe.accumulation} on {count} devices"
+        )
+
+
+def _check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    setters = keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau
+    if found := [type(it).__name__ for it in callbacks if isinstance(it, setters)]:
+        raise ValueError(
+            f"The recipe sets the learning rate, so no callback can. Received: {found}"
         )
 
 

@@ -153,7 +153,7 @@ def plan_again(
 
     Args:
         source: The images.
-        stored: What `runs.read_settings` gives of it.
+        stored: What `runs.settings.read_settings` gives of it.
         variant: As of `plan_training`, and those that follow.
         image_size: As there.
         resize: As there.
@@ -182,7 +182,7 @@ def plan_again(
         config, image_size=size, resize=resize, drop_path=drop_path
     )
     recipe = recipe or _restore(TrainingRecipe, stored["recipe"])
-    wanted = stored["batch_size"] if batch_size is None else batch_size
+    wanted = stored.get("batch_size", BATCH_SIZE) if batch_size is None else batch_size
     batch_size = min(wanted, source.splits["train"].count)
     return TrainingPlan(
         config=config,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import tensorflow as tf
-from keras_vit_device.files import existing_file
+from keras_vit_device.files import existing_file, open_archive, read_entry
 
 from keras_vit.weights.foreign import (
     folder_refusal,
@@ -34,9 +34,6 @@ _SAFETENSORS_DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
-# Random weights hardly compress: what unpacks to more is no checkpoint.
-MOST_EXPANSION = 20
-SMALL = 2**20
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 
@@ -124,19 +121,13 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             members = archive.infolist()
             if why := zip_refusal(path, [member.filename for member in members]):
                 raise ValueError(why)
             names = [member.filename.removesuffix(".npy") for member in members]
             if len(set(names)) < len(names):
                 raise ValueError(f"'{path}' is damaged: it has two arrays of one name.")
-            unpacked = sum(member.file_size for member in members)
-            if unpacked > MOST_EXPANSION * path.stat().st_size + SMALL:
-                raise ValueError(
-                    f"'{path}' would unpack to {unpacked} bytes, more than "
-                    f"{MOST_EXPANSION} times its size: that is no checkpoint."
-                )
             return {
                 name: _read_npy(archive, member)
                 for name, member in zip(names, members, strict=True)
@@ -149,12 +140,7 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array; its bytes are checked against their CRC."""
-    name = member.filename
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"Array {name!r} is packed in a way that NumPy never uses.")
-    with archive.open(member) as file:
-        # Not more than it says; `archive.read` unpacks first and cuts then.
-        content = file.read(member.file_size + 1)
+    name, content = member.filename, read_entry(archive, member)
     try:
         # The header alone is NumPy's: its reader would take an object's pickle apart.
         stream = io.BytesIO(content)

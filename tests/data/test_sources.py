@@ -9,7 +9,8 @@ from PIL import Image
 from keras_vit import Preprocessing, load_data
 from keras_vit.data import batches as batches_module
 from keras_vit.data import pipeline
-from keras_vit.data.sources import _tfds_slices, hold_out
+from keras_vit.data.arrays import hold_out
+from keras_vit.data.sources import _tfds_slices
 
 FASHION = "fashion_mnist/3.0.1"
 has_fashion = pytest.mark.skipif(

@@ -129,7 +129,7 @@ def test_class_names_are_read_from_the_file_that_the_metadata_name(softmax):
     [
         ("a\na\na (0)", ("a (0) (0)", "a (1)", "a (0)"), None),
         ("a\n\nc\n\n", ("a", "class 1", "c"), None),
-        ("a\u2028b\nc\rd\n", ("a\u2028b", "c", "d"), None),
+        ("a\u2028b\nc\rd\n", ("a\\u2028b", "c", "d"), None),
         ("é\nb\nc".encode("utf-16"), ("é", "b", "c"), None),
         ("é\nb\nc".encode("latin-1"), None, "names.txt are no UTF-8 and are not used"),
         ("a\nb", None, "names 2 classes and has 3: its names aren't used"),

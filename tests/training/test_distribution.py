@@ -13,8 +13,10 @@ import tensorflow as tf
 
 import keras_vit
 from keras_vit.data import find_source
-from keras_vit.training import callbacks, runs
+from keras_vit.training import callbacks
 from keras_vit.training.hosts import cluster, distribution
+from keras_vit.training.runs import run as runs
+from keras_vit.training.runs.settings import is_finished
 from tests import processes
 from tests.conftest import pictures_off, split_at
 from tests.training.test_cluster import free_ports
@@ -37,7 +39,7 @@ def work(folder, kind, task, *, silence=3.0, patience=120.0, killed_at=0, slow_e
     runs.finish = lambda *given: (time.sleep(slow_end), finish(*given))
     train(folder, strategy)
     # A worker that ended well is not started again, so nobody does before the job has.
-    assert runs.is_finished(folder)
+    assert is_finished(folder)
 
 
 def two_devices():

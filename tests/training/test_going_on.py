@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from keras_vit.training import runs
 from keras_vit.training.callbacks import Checkpoints, NoNumberError, Progress
+from keras_vit.training.runs import settings
 from tests.training.test_resume import (
     Killed,
     assert_same,
@@ -149,5 +149,5 @@ def test_where_no_checkpoint_is_of_numbers_the_best_model_goes_on(tmp_path):
 def test_a_run_of_an_earlier_version_has_the_defaults_of_later_fields(tmp_path):
     run_json = {"dataset": "x", "config": {}, "recipe": {"epochs": 3}}
     (tmp_path / "run.json").write_text(json.dumps(run_json))
-    recipe = runs.read_settings(tmp_path)["recipe"]
+    recipe = settings.read_settings(tmp_path)["recipe"]
     assert recipe["passes"] == 1 and recipe["epochs"] == 3

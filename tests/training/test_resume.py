@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import keras_vit
-from keras_vit.training import checkpoints
 from keras_vit.training.callbacks import Checkpoints
+from keras_vit.training.runs import checkpoints
 from tests import processes
 from tests.conftest import events_in, pictures_off, split_at, xla_off
 
@@ -123,7 +123,7 @@ def run_until(folder, function, file, count):
 def test_killed_at_each_step_of_writing_it_ends_as_if_it_was_not(whole, tmp_path):
     folder = tmp_path / "run"
     hooks = (
-        ("keras_vit.training.checkpoints.save_file", "state", 2),
+        ("keras_vit.training.runs.checkpoints.save_file", "state", 2),
         ("pathlib.Path.write_text", "notes", 2),
         ("pathlib.Path.rename", ".partial-step", 2),  # written, not in place yet
         ("pathlib.Path.write_text", ".partial-history", 2),

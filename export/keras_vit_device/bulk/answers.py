@@ -2,11 +2,12 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
+
+from keras_vit_device.files import claim
 
 COLUMNS = (
     "file",
@@ -26,11 +27,7 @@ def lock(path: pathlib.Path) -> Iterator[BinaryIO]:
     """A file to read and to append to, by one process at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        try:
-            # The system lets go of it when the process ends, however it does.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"'{path}' is being written by another process.") from None
+        claim(file.fileno(), path)
         yield file
 
 

@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from keras_vit_device.terminal import printable
+
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -21,8 +23,11 @@ def parse(content: bytes) -> tuple[str, ...]:
 
 
 def told_apart(names: Sequence[str]) -> tuple[str, ...]:
-    """A name of its own for each class: ImageNet has two cranes, and files empty lines."""
-    names = [name or f"class {index}" for index, name in enumerate(names)]
+    """A name of its own for each class: ImageNet has two cranes, and files empty lines.
+
+    What can't be shown in a name becomes an escape.
+    """
+    names = [printable(name) or f"class {i}" for i, name in enumerate(names)]
     counts, taken = Counter(names), set(names)
     apart = []
     for index, name in enumerate(names):

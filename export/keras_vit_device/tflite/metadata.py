@@ -13,7 +13,10 @@ import zipfile
 from collections.abc import Sequence
 from typing import Any
 
+from keras_vit_device.files import open_archive, read_entry
+from keras_vit_device.terminal import one_line
 from keras_vit_device.tflite import labels
+from keras_vit_device.tflite.contract import check_contract
 from keras_vit_device.tflite.tables import Description, read_description
 
 LABELS = "labels.txt"
@@ -23,7 +26,7 @@ _ZIP_START = b"PK\x03\x04\x14\0\0\0\0\0"
 
 
 class DamagedError(ValueError):
-    """A flatbuffer is not the one that was written."""
+    """What a file carries, or its flatbuffer, is not what was written."""
 
 
 def attach(model: bytes, class_names: Sequence[str], contract: dict[str, Any]) -> bytes:
@@ -79,32 +82,42 @@ def read(model: bytes) -> Attached:
     """What a `.tflite` carries; nothing where it carries none.
 
     Raises:
-        DamagedError: If its contract has the digest of another flatbuffer.
+        DamagedError: If its contract is none, or has the digest of another flatbuffer.
         ValueError: If it carried some that is damaged or cut off.
     """
     if not zipfile.is_zipfile(io.BytesIO(model)):
         if _ZIP_START in model:
             raise ValueError("Its end, which holds class names and more, is missing.")
         return Attached(description=read_description(model))
-    with zipfile.ZipFile(io.BytesIO(model)) as archive:
-        # Else a file whose name is damaged would be one that is not there.
-        if archive.testzip():
-            raise ValueError("Its class names or what else it holds is damaged.")
-        names = archive.namelist()
-        contract = json.loads(archive.read(CONTRACT)) if CONTRACT in names else {}
-        end = min((it.header_offset for it in archive.infolist()), default=None)
-        # The archive has checksums of its own, the flatbuffer has none: a weight that
-        # changed on its way would only be a worse answer.
-        found = digest(model[:end])
-        if contract.get("sha256", found) != found:
-            raise DamagedError("its SHA-256 is not that of the model that was written.")
-        ours = CONTRACT in names
-        description = Description() if ours else read_description(model)
-        named = description.labels or LABELS  # of other exporters it has any name
-        content = archive.read(named) if named in names else b""
+    with open_archive(io.BytesIO(model)) as archive:
+        entries = archive.infolist()
+        # All: a file whose name is damaged would be one that is not there.
+        files = {it.filename: read_entry(archive, it) for it in entries}
     try:
-        class_names, remarks = labels.parse(content), ()
+        # As the page reads it: no UTF-16, no NaN.
+        text = files.get(CONTRACT, b"{}").decode("utf-8-sig")
+        contract = check_contract(json.loads(text, parse_constant=_refuse))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(one_line(error, 200)) from error
+    end = min((it.header_offset for it in entries), default=None)
+    # The archive has checksums of its own, the flatbuffer has none: a weight that
+    # changed on its way would only be a worse answer.
+    found = digest(model[:end])
+    if contract.get("sha256", found) != found:
+        raise DamagedError("its SHA-256 is not that of the model that was written.")
+    description = Description() if CONTRACT in files else read_description(model)
+    named = description.labels or LABELS  # of other exporters it has any name
+    # tflite-support refuses them too.
+    packed = {it.filename for it in entries if it.compress_type != zipfile.ZIP_STORED}
+    for name in packed & {CONTRACT, named}:
+        raise DamagedError(f"its {name} is compressed.")
+    try:
+        class_names, remarks = labels.parse(files.get(named, b"")), ()
     except UnicodeDecodeError:
         class_names = ()
         remarks = (f"The class names in its {named} are no UTF-8 and are not used.",)
     return Attached(class_names, contract, description, remarks)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"its contract has {constant}.")

@@ -1,10 +1,10 @@
 """The folder of a training run: what it holds and when it may be written."""
 
 import contextlib
-import csv
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -13,14 +13,20 @@ from typing import Any, Self
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_vit_device.files import new_folder, write_json
+from keras_vit_device.files import claim, new_folder, write_json
 
 from keras_vit import pictures
 from keras_vit.data.pipeline import ImageData
 from keras_vit.evaluation import Evaluation
-from keras_vit.training import checkpoints
 from keras_vit.training.callbacks import NoNumberError, Progress
-from keras_vit.training.recipes import TrainingRecipe
+from keras_vit.training.logs import draw_test_page
+from keras_vit.training.runs import checkpoints
+from keras_vit.training.runs.settings import (
+    check_more_epochs,
+    read_history,
+    read_report,
+    read_settings,
+)
 
 TRAINING_PAGE = "training_images.png"
 # Settings that a run may go on without.
@@ -40,12 +46,23 @@ class Run:
         writes: Whether this process writes there.
         resumed: Whether it was begun before.
         report: What `run.json` held when it was opened.
+
+    Where it is used `with`, no other process may write the folder until its end.
     """
 
     folder: pathlib.Path | None = None
     writes: bool = False
     resumed: bool = False
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _claim: contextlib.ExitStack = dataclasses.field(
+        default_factory=contextlib.ExitStack, repr=False, compare=False
+    )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._claim.close()
 
     @classmethod
     def open(
@@ -64,7 +81,8 @@ class Run:
             chief: Whether this process writes, if there is a folder.
 
         Raises:
-            ValueError: As `_open_folder`, or if one that goes on has no folder.
+            ValueError: As `_open_folder`, or if one that goes on has no folder, or
+                another process is writing it.
         """
         if output is None:
             if resume:
@@ -73,9 +91,12 @@ class Run:
                 )
             return cls()
         folder, report = pathlib.Path(output), {}
-        if chief or resume:
-            report = _open_folder(folder, settings, resume, chief)
-        return cls(folder, chief, resume, report)
+        with contextlib.ExitStack() as claim:
+            if chief:
+                claim.enter_context(_only_writer(folder, resume))
+            if chief or resume:
+                report = _open_folder(folder, settings, resume, chief)
+            return cls(folder, chief, resume, report, claim.pop_all())
 
     @property
     def restarted_after(self) -> int:
@@ -111,13 +132,29 @@ class Run:
             checkpoints.remove(self.folder)
 
 
+@contextlib.contextmanager
+def _only_writer(folder: pathlib.Path, resume: bool) -> Iterator[None]:
+    """Makes the folder of a new run, and keeps other processes from writing it."""
+    if resume:
+        read_settings(folder)  # is there a run at all
+    else:
+        new_folder(folder).mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a disk that knows no locks of folders
+            claim(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _open_folder(
     path: str | pathlib.Path,
     settings: dict[str, Any],
     resume: bool,
     write: bool = True,
 ) -> dict[str, Any]:
-    """Makes the folder of a run, or finds it again; gives what `run.json` then holds.
+    """Begins a run in a folder, or finds it again; gives what `run.json` then holds.
 
     Args:
         path: Where it is.
@@ -131,7 +168,6 @@ def _open_folder(
     """
     if not resume:
         folder = new_folder(path)
-        folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "run.json", settings)
         return settings
     folder = pathlib.Path(path)
@@ -173,7 +209,7 @@ def _reopen(
     kept.pop("no_number_at_step", None)
     if not done and not checkpoints.keep_finite(folder):
         # The model that was kept is all that is left.
-        done = _kept_row(_read_history(folder), report["recipe"]["keep"])["epoch"]
+        done = _kept_row(read_history(folder), report["recipe"]["keep"])["epoch"]
     at = f"epoch {done}" if done else f"step {checkpoints.newest(folder)['step']}"
     changes = {name.partition(".")[2]: pair for name, pair in changed.items()}
     kept["recipe"] = recipe
@@ -195,9 +231,15 @@ def _start_of(
         steps_per_epoch: Steps of an epoch.
     """
     if notes := checkpoints.newest(folder):
+        most = report["recipe"]["epochs"] * steps_per_epoch
+        if not 0 <= notes["step"] <= most:
+            raise ValueError(
+                f"'{folder}' has a checkpoint of step {notes['step']}, and the run has "
+                f"{most} steps: it is of another run."
+            )
         return notes
     epochs = report.get("restarted_after", 0)
-    rows = _read_history(folder)[:epochs] if epochs else []
+    rows = read_history(folder)[:epochs] if epochs else []
     if not rows:
         return {"step": 0, "history": []}
     best = _kept_row(rows, report["recipe"]["keep"])
@@ -210,51 +252,9 @@ def _start_of(
     }
 
 
-def read_settings(folder: pathlib.Path) -> dict[str, Any]:
-    """What a run was begun with, and its figures if it is finished.
-
-    Raises:
-        ValueError: If there is no run, or it can't be read.
-    """
-    if not (folder / "run.json").is_file():
-        raise ValueError(f"There is no run to resume in '{folder}'.")
-    found = _read_report(folder)
-    if isinstance(found["recipe"], dict):
-        # Runs of earlier versions lack fields that came later, and had their defaults.
-        found["recipe"] = dataclasses.asdict(TrainingRecipe()) | found["recipe"]
-    return found
-
-
-def check_more_epochs(
-    folder: pathlib.Path, report: dict[str, Any], epochs: int | None
-) -> None:
-    """Raises a `ValueError` if a run is finished and does not get more epochs."""
-    if "top1" in report and (epochs or 0) <= report["epochs"]:
-        raise ValueError(
-            f"The run in '{folder}' is finished; it goes on with --epochs of more than "
-            f"its {report['epochs']}. Received: {epochs}"
-        )
-
-
 def _note_no_number(folder: pathlib.Path, step: int) -> None:
     """Notes at which step the loss was no number, which another rate may mend."""
-    write_json(folder / "run.json", _read_report(folder) | {"no_number_at_step": step})
-
-
-def is_finished(folder: pathlib.Path) -> bool:
-    """Whether a run was begun and has come to its end."""
-    return (folder / "run.json").is_file() and "top1" in _read_report(folder)
-
-
-def _read_report(folder: pathlib.Path) -> dict[str, Any]:
-    path = folder / "run.json"
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"'{path}' is no JSON: {error}") from error
-    if not isinstance(found, dict) or not {"dataset", "config", "recipe"} <= set(found):
-        raise ValueError(f"'{path}' is not that of a training.")
-    return found
+    write_json(folder / "run.json", read_report(folder) | {"no_number_at_step": step})
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -270,7 +270,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _leave_what_was_finished(folder: pathlib.Path) -> None:
     """After an interruption: curves of the finished epochs, or no folder at all."""
     if (folder / "model.keras").exists():
-        rows = _read_history(folder)
+        rows = read_history(folder)
         columns = {name: [float(row[name]) for row in rows] for name in rows[0]}
         pictures.draw_curves(columns, folder / "curves.png")
         return
@@ -281,13 +281,6 @@ def _leave_what_was_finished(folder: pathlib.Path) -> None:
         shutil.rmtree(folder / "logs", ignore_errors=True)
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _read_history(folder: pathlib.Path) -> list[dict[str, float]]:
-    """The rows of `history.csv`."""
-    with open(folder / "history.csv", newline="") as file:
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
 def _kept_row(rows: list[dict[str, float]], keep: str) -> dict[str, float]:
@@ -318,8 +311,8 @@ def finish(
     """
     pictures.draw_curves(history, folder / "curves.png")
     pictures.draw_confusion(evaluation, folder / "confusion.png")
-    _draw_test_page(data.test, evaluation, folder / "predictions.png")
-    settings = _read_report(folder)
+    draw_test_page(data.test, evaluation, folder / "predictions.png")
+    settings = read_report(folder)
     figures = {
         "top1": evaluation.top1,
         "top5": evaluation.top5,
@@ -332,31 +325,3 @@ def finish(
     write_json(
         folder / "run.json", {**settings, **figures, **pace, "versions": versions}
     )
-
-
-def _draw_test_page(
-    batches: tf.data.Dataset, evaluation: Evaluation, path: pathlib.Path
-) -> None:
-    """A page of test images: 32 at random, then up to 8 of the surest mistakes."""
-    wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
-    surest = wrong[np.argsort(-evaluation.probabilities[wrong].max(axis=1))][:8]
-    rest = np.setdiff1d(np.arange(len(evaluation.labels)), surest)
-    random = np.random.default_rng(0).permutation(rest)[:32]
-    rows = np.concatenate([random, surest]).astype(int)
-    images = _rows_of(batches, rows)
-    page = Evaluation(
-        evaluation.labels[rows], evaluation.probabilities[rows], evaluation.class_names
-    )
-    title = (
-        f"{len(wrong)} of {len(evaluation.labels)} test images wrong "
-        f"(top-1 {evaluation.top1:.1%}); {len(random)} at random, then "
-        f"mistakes, the surest first ({len(surest)})"
-    )
-    pictures.draw_predictions(images, page, title, path)
-
-
-def _rows_of(batches: tf.data.Dataset, rows: np.ndarray) -> np.ndarray:
-    wanted = set(rows.tolist())
-    examples = batches.unbatch().enumerate().as_numpy_iterator()
-    found = {row: image for row, (image, _) in examples if row in wanted}
-    return np.stack([found[row] for row in rows])

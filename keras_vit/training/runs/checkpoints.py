@@ -102,11 +102,30 @@ def list_damaged(run: pathlib.Path) -> list[pathlib.Path]:
 
 def _notes(folder: pathlib.Path) -> dict[str, Any] | None:
     with (
-        contextlib.suppress(OSError, ValueError, SafetensorError),
+        contextlib.suppress(OSError, ValueError, RecursionError, SafetensorError),
         safe_open(folder / _STATE, "numpy"),  # reads its header and its length
     ):
-        return json.loads((folder / _NOTES).read_text())
+        notes = json.loads((folder / _NOTES).read_text())
+        if _are_notes(notes) and _folder(folder.parent.parent, notes["step"]) == folder:
+            return notes
     return None
+
+
+def _are_notes(found: Any) -> bool:
+    """Whether they are what `save` may have written, a step's number above all."""
+    if not isinstance(found, dict) or not isinstance(found.get("step"), int):
+        return False
+    history, best = found.get("history", []), found.get("best", {})
+    if not isinstance(history, list) or not isinstance(best, dict):
+        return False
+    score = best.get("score") or []  # none before the first epoch has ended
+    rows = [row.values() if isinstance(row, dict) else [None] for row in history]
+    if len({tuple(row) for row in history if isinstance(row, dict)}) > 1:
+        return False
+    numbers = [best.get("epoch", 0), *score] if isinstance(score, list) else [None]
+    return best.keys() <= {"epoch", "score"} and all(
+        isinstance(number, int | float) for number in itertools.chain(numbers, *rows)
+    )
 
 
 def restore(
