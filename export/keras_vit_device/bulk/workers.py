@@ -90,7 +90,7 @@ class _Worker:
         self._position = context.RawValue("q", NO_IMAGE)
         self.process = context.Process(
             target=_work,
-            args=(self._model, self._folder, theirs, self._position),
+            args=(self._folder, theirs, self._position),
             daemon=True,
         )
         # Ctrl-C goes to all processes of a terminal; ours ends the others. The tracker
@@ -102,6 +102,10 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()  # so that its end is ours to see
+        # Not as an argument: where this process is killed while the other still reads
+        # those, Python prints a traceback.
+        with contextlib.suppress(OSError):  # `take` finds out that it is gone
+            self.connection.send(self._model)
 
     def give(self, index: int, names: list[str]) -> None:
         """Hands over the chunk of this index."""
@@ -112,7 +116,7 @@ class _Worker:
 
     def _send(self) -> None:
         self._position.value = NO_IMAGE
-        with contextlib.suppress(OSError):  # `take` finds out that it is gone
+        with contextlib.suppress(OSError):
             self.connection.send((self._names, self._lost))
 
     def take(self) -> list[list[str]] | None:
@@ -138,25 +142,33 @@ class _Worker:
         self._send()
 
 
-def _work(
-    model: Model, folder: pathlib.Path, connection: Connection, position: Any
-) -> None:
+def _work(folder: pathlib.Path, connection: Connection, position: Any) -> None:
     """What a worker process does: names -> rows, until the other side is gone."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # as in the process that it works for
+    if (model := _receive(connection)) is None:
+        return
     with quiet():
         content, ends = model
         classifier = Classifier(content, **ends)
-    with contextlib.suppress(EOFError, ConnectionError):
-        while True:
-            (names, lost), rows = connection.recv(), []
-            for place, name in enumerate(names):
-                if place in lost:
-                    rows.append(_row_of_error(name, lost[place]))
-                    continue
-                position.value = place
-                rows.append(_row(classifier, folder, name))
+    while (task := _receive(connection)) is not None:
+        (names, lost), rows = task, []
+        for place, name in enumerate(names):
+            if place in lost:
+                rows.append(_row_of_error(name, lost[place]))
+                continue
+            position.value = place
+            rows.append(_row(classifier, folder, name))
+        with contextlib.suppress(ConnectionError):
             connection.send(rows)
+
+
+def _receive(connection: Connection) -> Any:
+    """What the other side sends, or `None` where it is gone."""
+    try:
+        return connection.recv()
+    except (EOFError, OSError):
+        return None
 
 
 def _row(classifier: Any, folder: pathlib.Path, name: str) -> list[str]:

@@ -1,9 +1,14 @@
 """A run or a worker that ends too early, and the run that goes on."""
 
+import functools
 import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
+import time
+import zipfile
 
 import pytest
 from keras_vit_device import bulk
@@ -11,6 +16,7 @@ from keras_vit_device.bulk import workers
 
 from .running import (
     DIGITS,
+    ROOT,
     children,
     finished,
     kill_and_go_on,
@@ -72,15 +78,16 @@ def test_workers_end_when_the_run_is_killed(digits, tmp_path):
     process.kill()
     process.wait()
 
-    def gone(number):
-        try:
-            state = pathlib.Path(f"/proc/{number}/stat").read_text()
-        except OSError:
-            return True
-        return state.rpartition(")")[2].split()[0] == "Z"  # ended, not yet collected
-
-    wait_for(lambda: all(map(gone, left)))
+    wait_for(lambda: not any(map(is_alive, left)))
     process.communicate()
+
+
+def is_alive(number):
+    try:
+        state = pathlib.Path(f"/proc/{number}/stat").read_text()
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"  # ended, not yet collected
 
 
 def test_an_image_that_crashes_its_reader_has_a_row_that_says_so(
@@ -147,3 +154,33 @@ def test_an_interrupted_run_is_130_in_one_line_and_goes_on(digits, whole, tmp_pa
     assert "interrupted." in err and f"rows are kept in '{output}'" in err
     assert finished(start(digits, output))[0] == 0
     assert output.read_bytes() == whole
+
+
+CALL = """
+import sys
+from keras_vit_device import bulk
+if __name__ == "__main__":
+    bulk.classify_folder(*sys.argv[1:])
+"""
+
+
+def test_a_run_that_is_killed_while_workers_begin_says_nothing(digits, tmp_path):
+    """A model that doesn't fit a pipe's buffer is still on its way to them."""
+    model = tmp_path / "large.tflite"
+    shutil.copy(DIGITS, model)
+    with zipfile.ZipFile(model, "a") as archive:
+        archive.writestr("padding", bytes(30 << 20))
+    for index in range(4):
+        given = [*map(str, (model, digits, tmp_path / f"{index}.csv"))]
+        # Not the command, which holds back what others write.
+        process = subprocess.Popen(
+            [sys.executable, "-c", CALL, *given],
+            env=os.environ | {"PYTHONPATH": str(ROOT / "export")},
+            stderr=subprocess.PIPE,
+        )
+        wait_for(functools.partial(children, process), process)
+        left = children(process)
+        time.sleep(0.05 * index)
+        process.kill()
+        assert process.stderr.read() == b""  # of all that have it open
+        assert not any(map(is_alive, left))
