@@ -20,7 +20,10 @@ WHY_INSIDE = {
     ("pixels.py", "_register_heic"): "an extra",
     ("plots.py", "_figure"): "a page without plots is light",
     ("sources.py", "_digits"): "scikit-learn takes a second",
-    ("sources.py", "_tfds"): "TensorFlow Datasets takes seconds, and may be broken",
+    (
+        "sources.py",
+        "_import_tfds",
+    ): "TensorFlow Datasets takes seconds, and may be broken",
 }
 # What no file imports by its name, and yet is no room's own.
 KNOWN_OTHERWISE = {

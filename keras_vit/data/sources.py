@@ -1,10 +1,15 @@
 """Images with labels by name: bundled digits, any TFDS name, or a folder of images."""
 
 import collections
+import contextlib
 import difflib
+import importlib
 import logging
 import os
 import pathlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +21,9 @@ from keras_vit.data import folders
 from keras_vit.data.arrays import HELD_OUT, from_arrays, hold_out
 from keras_vit.data.batches import PARALLEL, Split
 from keras_vit.data.pipeline import ImageData, ImageSource, make_split
+
+# Of protobuf: leaves out whether generated code is of its own version.
+_CHECK = "TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK"
 
 
 def load_data(
@@ -147,9 +155,39 @@ def _decode_file(path: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def _tfds(name: str, data_dir: str | None) -> ImageSource:
+@contextlib.contextmanager
+def _import_tfds() -> Iterator[ModuleType]:
+    """TensorFlow Datasets, also beside a protobuf that is older than its metadata's.
+
+    tensorflow-metadata 1.21 has code that protobuf 6 generated and does not say so;
+    Colab has protobuf 5, which runs it, but for a check that it can leave out.
+    """
     import tensorflow_datasets as tfds
 
+    if hasattr(tfds, "core"):
+        yield tfds
+        return
+    # What was imported is half of it.
+    parts = ("tensorflow_datasets", "tensorflow_metadata")
+    for module in [it for it in sys.modules if it.split(".")[0] in parts]:
+        del sys.modules[module]
+    before = os.environ.get(_CHECK)
+    os.environ[_CHECK] = "true"
+    try:
+        yield importlib.import_module("tensorflow_datasets")
+    finally:
+        if before is None:
+            del os.environ[_CHECK]
+        else:
+            os.environ[_CHECK] = before
+
+
+def _tfds(name: str, data_dir: str | None) -> ImageSource:
+    with _import_tfds() as tfds:
+        return _read_tfds(tfds, name, data_dir)
+
+
+def _read_tfds(tfds: ModuleType, name: str, data_dir: str | None) -> ImageSource:
     builder = _tfds_builder(tfds, name, data_dir)
     image_key, label_key = builder.info.supervised_keys or (None, None)
     features = dict(getattr(builder.info.features, "items", dict)())

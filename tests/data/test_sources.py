@@ -1,4 +1,5 @@
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from keras_vit import Preprocessing, load_data
 from keras_vit.data import batches as batches_module
 from keras_vit.data import pipeline
 from keras_vit.data.arrays import hold_out
-from keras_vit.data.sources import _tfds_slices
+from keras_vit.data.sources import _import_tfds, _tfds_slices
 
 FASHION = "fashion_mnist/3.0.1"
 has_fashion = pytest.mark.skipif(
@@ -207,3 +208,19 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, words):
     with pytest.raises(ValueError) as error:
         load_data(name)
     assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_data_sets_are_read_beside_an_older_protobuf(tmp_path, monkeypatch):
+    """As on Colab, where the import is half done without a word, and then whole."""
+    check = "TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK"
+    package = tmp_path / "tensorflow_datasets"
+    package.mkdir()
+    code = f"import os\nif os.environ.get({check!r}) == 'true':\n    core = 'whole'\n"
+    (package / "__init__.py").write_text(code)
+    for name in [it for it in sys.modules if it.startswith("tensorflow_datasets")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with _import_tfds() as tfds:
+        assert tfds.core == "whole" and os.environ[check] == "true"
+    assert check not in os.environ
+    del sys.modules["tensorflow_datasets"]

@@ -1,0 +1,1 @@
+"""The tests, a package: others install one of this name too."""
