@@ -10,7 +10,7 @@ from PIL import Image
 from keras_vit import Preprocessing, load_data
 from keras_vit.data import batches as batches_module
 from keras_vit.data import pipeline
-from keras_vit.data.arrays import hold_out
+from keras_vit.data.arrays import from_arrays, hold_out
 from keras_vit.data.sources import _import_tfds, _tfds_slices
 
 FASHION = "fashion_mnist/3.0.1"
@@ -100,7 +100,7 @@ def test_the_sample_is_spread_over_all_training_images(count):
     """A folder's come class by class, and ranges of activations are chosen by it."""
     images = np.zeros((count, 4, 4, 1), "uint8")
     rows = {"train": np.arange(count), "validation": [0], "test": [0]}
-    source = pipeline.from_arrays("rows", ["a"], images, np.arange(count), rows)
+    source = from_arrays("rows", ["a"], images, np.arange(count), rows)
     [(_, labels)] = batches(source.load().sample)
     assert len(labels) == min(count, 64) and labels[0] == 0
     gaps = np.diff([*labels, count])
