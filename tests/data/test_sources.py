@@ -100,7 +100,9 @@ def test_the_sample_is_spread_over_all_training_images(count):
     """A folder's come class by class, and ranges of activations are chosen by it."""
     images = np.zeros((count, 4, 4, 1), "uint8")
     rows = {"train": np.arange(count), "validation": [0], "test": [0]}
-    source = from_arrays("rows", ["a"], images, np.arange(count), rows)
+    source = from_arrays(
+        "rows", list(map(str, range(count))), images, np.arange(count), rows
+    )
     [(_, labels)] = batches(source.load().sample)
     assert len(labels) == min(count, 64) and labels[0] == 0
     gaps = np.diff([*labels, count])
