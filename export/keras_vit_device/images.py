@@ -71,7 +71,7 @@ class LeftOut:
         self.counts[reason] += count
         names = self._names.setdefault(reason, [])
         if len(names) < self.FEW:
-            names.append(str(name))
+            names.append(_shorten(str(name)))
 
     @property
     def images(self) -> int:
@@ -90,6 +90,11 @@ class LeftOut:
     def explain_none(self, folder: str | os.PathLike[str]) -> str:
         """What to say of a folder in which there is no image."""
         return " ".join([f"There is no image in folder '{folder}'.", *self.lines])
+
+
+def _shorten(name: str) -> str:
+    """A name that fits a line: paths may have thousands of characters."""
+    return name if len(name) <= 200 else f"{name[:100]}...{name[-60:]}"
 
 
 @functools.cache

@@ -118,7 +118,7 @@ def test_a_link_to_itself_and_a_deep_folder_are_passed_by(tmp_path):
         names = list(image_names(root, left_out))
         assert names == ["a.png", "d/" * 1200 + "reached.png"]
         assert any("folder that can't be opened" in it for it in left_out.lines)
-        assert left_out.images == 3
+        assert left_out.images == 3 and max(map(len, left_out.lines)) < 500
     finally:
         os.chdir(here)
         subprocess.run(["rm", "-rf", root], check=True)
