@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-devices lint box clean
+.PHONY: help demo test test-long test-devices test-colab lint box clean
 
 help:
 	@echo "make demo       train, export and check a model on the bundled digits"
 	@echo "make test       every test of a few seconds, and the linter"
 	@echo "make test-long  the tests that take longer"
 	@echo "make test-devices  the tests on every runtime, and a browser, that can be had"
+	@echo "make test-colab  every test, the lessons and the demo beside Colab's packages"
 	@echo "make box        train and export the model in models/ anew"
 	@echo "make clean      remove the environment and caches"
 
@@ -26,6 +27,9 @@ test-devices: .venv/installed-devices export/web/node_modules/.package-lock.json
 	@tests/runtimes/environments.sh
 	@$(BIN)/python -m pytest -m devices
 
+test-colab:
+	@tests/colab/run.sh
+
 lint: .venv/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -34,7 +38,7 @@ box: .venv/installed
 	@$(BIN)/python models/make.py
 
 clean:
-	rm -rf .venv .venv-devices .pytest_cache .ruff_cache
+	rm -rf .venv .venv-colab-* .venv-devices .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Suite, lessons and demo beside the packages of Colab, which stay as they are.
+# Arguments: versions of Python, 3.13 and 3.12 if there are none.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+pins=tests/colab/constraints.txt
+
+find_python() {  # one that runs: pyenv's shims may not
+  local found
+  for found in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python3; do
+    if "$found" -c '' 2> /dev/null; then echo "$found"; return; fi
+  done
+  echo "There is no Python $1, neither on PATH nor of pyenv." >&2
+  return 2
+}
+
+[ $# -gt 0 ] || set -- 3.13 3.12
+for version; do
+  python=$(find_python "$version")
+  box=.venv-colab-$version
+  pip=("$box/bin/python" -m pip --disable-pip-version-check)
+  if [ ! -e "$box/installed" ] || [ setup.cfg -nt "$box/installed" ]; then
+    rm -rf "$box"
+    "$python" -m venv "$box"
+    sed 's/[=#;].*//' "$pins" | xargs "${pip[@]}" install --quiet --constraint "$pins"
+    "${pip[@]}" freeze | sort > "$box/before"
+    "${pip[@]}" install --quiet --constraint "$pins" --editable '.[test]'
+    touch "$box/installed"
+  fi
+  changed=$("${pip[@]}" freeze | sort | comm -13 - "$box/before")
+  echo "Python $version: changed of Colab's packages: ${changed:-nothing}"
+  [ -z "$changed" ]
+  "$box/bin/python" -m pytest -n 2 --dist loadfile -m "not long and not devices"
+  "$box/bin/keras-vit" demo --output "$box/demo-$(date +%s)"
+done
