@@ -45,11 +45,12 @@ def from_arrays(
             "Images must be (count, height, width, channels), with one label each. "
             f"Received: images {images.shape}, labels {labels.shape}"
         )
-    _check_labels(labels, len(class_names))
     if rows is None:
         rows = hold_out(
             [hashlib.sha1(it.tobytes()).hexdigest() for it in images], labels
         )
+    for chosen in rows.values():
+        _check_labels(labels[chosen], len(class_names))
     splits = {
         split: make_split(images[chosen].astype("uint8"), labels[chosen])
         for split, chosen in rows.items()

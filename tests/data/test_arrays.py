@@ -137,3 +137,5 @@ def test_what_is_no_image_with_a_class_is_refused(images, labels):
             from_arrays("mine", NAMES, *wrong)
     with pytest.raises(ValueError, match="from 0 to 0"):
         from_arrays("mine", NAMES[:1], images, labels)
+    dark = dict.fromkeys(("train", "validation", "test"), np.flatnonzero(labels == 0))
+    assert from_arrays("mine", NAMES[:1], images, labels, dark)  # the others are unused
