@@ -24,10 +24,11 @@ def paint(path, kind=None, size=(6, 5)):
 def without_heic(monkeypatch):
     """As where pillow-heif is not installed."""
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    for cached in (pixels._register_heic, suffixes):
+    caches = pixels._register_heic, pixels.decoded_formats, suffixes
+    for cached in caches:
         cached.cache_clear()
     yield
-    for cached in (pixels._register_heic, suffixes):
+    for cached in caches:
         cached.cache_clear()
 
 

@@ -46,33 +46,25 @@ class Run:
         writes: Whether this process writes there.
         resumed: Whether it was begun before.
         report: What `run.json` held when it was opened.
-
-    Where it is used `with`, no other process may write the folder until its end.
     """
 
     folder: pathlib.Path | None = None
     writes: bool = False
     resumed: bool = False
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
-    _claim: contextlib.ExitStack = dataclasses.field(
-        default_factory=contextlib.ExitStack, repr=False, compare=False
-    )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._claim.close()
 
     @classmethod
+    @contextlib.contextmanager
     def open(
         cls,
         output: str | pathlib.Path | None,
         settings: dict[str, Any],
         resume: bool,
         chief: bool,
-    ) -> Self:
+    ) -> Iterator[Self]:
         """A new run, or one that is found again; arguments as of `_open_folder`.
+
+        While the block runs, no other process may write its folder.
 
         Args:
             output: Its folder, or `None` for none.
@@ -89,14 +81,13 @@ class Run:
                 raise ValueError(
                     "A run that goes on needs its folder. Received: output=None"
                 )
-            return cls()
+            yield cls()
+            return
         folder, report = pathlib.Path(output), {}
-        with contextlib.ExitStack() as claim:
-            if chief:
-                claim.enter_context(_only_writer(folder, resume))
+        with _only_writer(folder, resume) if chief else contextlib.nullcontext():
             if chief or resume:
                 report = _open_folder(folder, settings, resume, chief)
-            return cls(folder, chief, resume, report, claim.pop_all())
+            yield cls(folder, chief, resume, report)
 
     @property
     def restarted_after(self) -> int:

@@ -83,6 +83,11 @@ def is_finished(folder: pathlib.Path) -> bool:
 
 
 def read_report(folder: pathlib.Path) -> dict[str, Any]:
+    """What `run.json` holds, as it stands there.
+
+    Raises:
+        ValueError: If it is no JSON, not that of a training, or has what can't be.
+    """
     path = folder / "run.json"
     try:
         found = json.loads(path.read_bytes())
