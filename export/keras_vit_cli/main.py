@@ -67,7 +67,7 @@ def _take_tensorflow() -> None:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if given not in (None, "", "tensorflow"):
         line = f"KERAS_BACKEND={given} is passed over: {PROGRAM} runs on TensorFlow."
-        say(one_line(line), file=sys.stderr)
+        say(line, file=sys.stderr)
 
 
 def _import(modules: Sequence[str]) -> None:

@@ -119,12 +119,14 @@ def _are_notes(found: Any) -> bool:
     if not isinstance(history, list) or not isinstance(best, dict):
         return False
     score = best.get("score") or []  # none before the first epoch has ended
-    rows = [row.values() if isinstance(row, dict) else [None] for row in history]
-    if len({tuple(row) for row in history if isinstance(row, dict)}) > 1:
+    if not isinstance(score, list) or not all(isinstance(it, dict) for it in history):
         return False
-    numbers = [best.get("epoch", 0), *score] if isinstance(score, list) else [None]
-    return best.keys() <= {"epoch", "score"} and all(
-        isinstance(number, int | float) for number in itertools.chain(numbers, *rows)
+    rows = (row.values() for row in history)
+    numbers = itertools.chain([best.get("epoch", 0)], score, *rows)
+    return (
+        best.keys() <= {"epoch", "score"}
+        and len(set(map(tuple, history))) <= 1
+        and all(isinstance(number, int | float) for number in numbers)
     )
 
 
