@@ -21,10 +21,6 @@ from nbclient import NotebookClient
 HERE = pathlib.Path(__file__).parent
 SOLUTIONS = HERE / "solutions"
 ANSWER = re.compile(r".*# solution$")
-# TensorFlow and LiteRT print these at any log level.
-LOG = re.compile(
-    r"WARNING: All log messages|[IWE]\d{4} |To enable the following|INFO: Created TensorFlow"
-)
 # Every lesson reads it: "toy" makes what takes long as small as it can be.
 SIZE = "LESSON_SIZE"
 
@@ -57,7 +53,7 @@ def execute(notebook: nbformat.NotebookNode, size: str) -> None:
         nbclient.exceptions.CellExecutionError: If a cell raises that is not tagged
             `raises-exception`.
     """
-    environment = {**os.environ, SIZE: size, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, SIZE: size}
     if size == "toy":  # compiling takes most of the time there
         environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     client = NotebookClient(
@@ -70,15 +66,6 @@ def execute(notebook: nbformat.NotebookNode, size: str) -> None:
     for cell in notebook.cells:
         # When each cell ran says nothing, and changes every time.
         cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [it for it in cell.outputs if not _is_log(it)]
-
-
-def _is_log(output: nbformat.NotebookNode) -> bool:
-    """Whether it is nothing but lines of TensorFlow's C++ log."""
-    lines = output.get("text", "").splitlines()
-    stderr = output.get("name") == "stderr"
-    return stderr and all(map(LOG.match, lines))
 
 
 def address() -> str:
@@ -91,19 +78,22 @@ def address() -> str:
 def move(old: str, new: str) -> None:
     """Writes another address into setup.cfg and every notebook."""
     bare = [url.removeprefix("https://github.com/") for url in (old, new)]
+    either = re.compile(f"(https://github.com/)?{re.escape(bare[0])}")
     for path in (
         HERE.parent / "setup.cfg",
         *HERE.glob("*.ipynb"),
         *SOLUTIONS.glob("*.ipynb"),
     ):
-        path.write_text(path.read_text().replace(*bare))
+        # Badges have what stands behind GitHub's own address.
+        text = either.sub(lambda it: new if it[1] else bare[1], path.read_text())
+        path.write_text(text)
 
 
 def main() -> None:
     """Builds what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("lessons", nargs="*", help="beginnings of names; all if none")
-    parser.add_argument("--url", help="https://github.com/OWNER/NAME")
+    parser.add_argument("--url", help="https://github.com/OWNER/NAME, or file:// CLONE")
     options = parser.parse_args()
     if options.url:
         move(address(), options.url)

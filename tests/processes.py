@@ -25,7 +25,7 @@ def start(function: Callable, *arguments: Any, **options: Any) -> BaseProcess:
     return process
 
 
-def finished(process: BaseProcess, timeout: float = 240) -> int:
+def finished(process: BaseProcess, timeout: float | None = 240) -> int:
     """Its exit status; the negative number of a signal that killed it."""
     process.join(timeout)
     if process.is_alive():

@@ -41,6 +41,9 @@ def test_a_solution_runs_and_its_answers_are_right(solution):
     assert len(checks) >= 2
     for cell in checks:
         assert any("Right" in it.get("text", "") for it in cell.outputs)
+    for cell in solution.cells:
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr", output.text
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,9 @@ def quiet() -> Iterator[None]:
 
     TensorFlow, XLA and LiteRT write there from C++, past `sys.stderr` and whatever the
     log level. What Python writes to `sys.stderr`, progress bars above all, is shown.
-    `ValueError`, `OSError`, `MemoryError` and `ImportError` explain themselves; those
-    that happened within TensorFlow, as an image that is gone, are taken out of it.
+    `ValueError`, `OSError`, `MemoryError`, `RuntimeError` and `ImportError` explain
+    themselves; those that happened within TensorFlow, as an image that is gone, are
+    taken out of it.
 
     Raises:
         ValueError: With their message.
@@ -57,7 +58,7 @@ def quiet() -> Iterator[None]:
             # What stands in its place, as in a notebook, is not held back anyway.
             with contextlib.redirect_stderr(ours if _is_own() else sys.stderr):
                 yield
-        except (ValueError, OSError, MemoryError, ImportError):
+        except (ValueError, OSError, MemoryError, RuntimeError, ImportError):
             raise
         except Exception as error:
             if words := _own_words(error):

@@ -1,7 +1,7 @@
 """What a Keras model says of its two ends, wherever in it that stands."""
 
-import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import zipfile
@@ -171,8 +171,9 @@ def _before_kernels(model: keras.Model, noise: np.ndarray):
 def _up_to(graph: keras.Model, layer: keras.Layer) -> keras.Model:
     """From the model's input to what a layer in it reads."""
     # `layer.input` is a model's own inside, and fails where a layer is called twice.
+    own = set(itertools.chain.from_iterable(graph._nodes_by_depth.values()))
     for node in layer._inbound_nodes:
-        with contextlib.suppress(ValueError):  # it is of another model
+        if node in own:  # and not of another model
             return keras.Model(graph.inputs[0], node.input_tensors[0])
     raise ValueError(f"Nothing leads to {layer.name}.")
 

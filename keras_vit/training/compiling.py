@@ -91,7 +91,7 @@ def compile_model(
                 from_logits=config.head_output == "logits",
                 label_smoothing=recipe.label_smoothing,
             ),
-            metrics=["accuracy"],
+            metrics=["accuracy"] if teacher is None else None,  # a student has its own
             # Keras' "auto" leaves XLA off on a CPU; on several replicas it fails.
             jit_compile=strategy.num_replicas_in_sync == 1,
         )

@@ -40,6 +40,8 @@ class Student(keras.Model):
         self._soft = recipe.distillation == "soft"
         self._temperature = recipe.temperature if self._soft else 1.0
         self._cross_entropy = keras.losses.CategoricalCrossentropy(from_logits=True)
+        # Its own: of a model with three outputs, Keras' versions name it differently.
+        self._accuracy = keras.metrics.CategoricalAccuracy(name="accuracy")
         # In a function, Keras doesn't take the teacher's weights for the student's.
         self._answer = lambda images: logits_of(teacher(images, training=False))
 
@@ -57,7 +59,8 @@ class Student(keras.Model):
         return (1 - self._weight) * loss + self._weight * taught
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return super().compute_metrics(x, y, y_pred[0], sample_weight)
+        self._accuracy.update_state(y, y_pred[0], sample_weight)
+        return self.get_metrics_result()
 
     def teacher_loss(self, teacher_logits, student_logits):
         """How far the student is from the teacher's answers, as a mean over the batch.

@@ -200,10 +200,11 @@ def test_models_that_do_not_know_their_shapes_are_refused():
 
 
 def test_several_inputs_or_named_outputs_are_refused():
-    inputs = keras.Input((2, 2, 3))
+    inputs, others = keras.Input((2, 2, 3)), keras.Input((2, 2, 3))
     x = keras.layers.Dense(3)(keras.layers.Flatten()(inputs))
+    both = keras.layers.Dense(3)(keras.layers.Flatten()(inputs + others))
     with pytest.raises(ValueError, match="one image of a fixed size"):
-        export(keras.Model([inputs, keras.Input((2, 2, 3))], x))
+        export(keras.Model([inputs, others], both))
     with pytest.raises(ValueError, match="one row of two or more classes"):
         export(keras.Model(inputs, {"logits": x}))
 

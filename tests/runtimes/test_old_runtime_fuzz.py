@@ -4,8 +4,9 @@ import random
 
 import numpy as np
 import pytest
-from damage import bad, damaged, outcomes
 from PIL import Image
+
+from tests.hostile.damage import bad, damaged, outcomes
 
 from .runtimes import RUNTIMES
 

@@ -5,9 +5,10 @@ import random
 import zipfile
 
 import pytest
-from damage import bombs, damaged, mutated, whole_images
 from keras_vit_cli import web
 from keras_vit_device.tflite import metadata
+
+from tests.hostile.damage import bombs, damaged, mutated, whole_images
 
 from .page import DIGITS, digit_files
 

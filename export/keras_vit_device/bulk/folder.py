@@ -43,8 +43,6 @@ def classify_folder(
 ) -> Summary:
     """Classifies all images below a folder; goes on where an earlier call stopped.
 
-    A script must call this under `if __name__ == "__main__"`, as each worker imports it.
-
     Args:
         model: A `.tflite`.
         folder: Its images, those that `keras_vit_device.images.image_names` finds.

@@ -1,20 +1,23 @@
 """Processes that classify the images of a folder, and their rows in order.
 
-Workers are spawned, not forked: LiteRT and the progress bar have threads, whose locks a
-fork would copy as they happen to be. That costs some 0.3 seconds, once.
+Workers are not forked: LiteRT and the progress bar have threads, whose locks a fork
+would copy as they happen to be. That costs some 0.3 seconds, once. Nor are they spawned
+by `multiprocessing`, which would run the caller's script again in each, and prints a
+traceback where this process is killed while they begin.
 """
 
 import collections
 import contextlib
 import itertools
-import multiprocessing
+import os
 import pathlib
 import signal
+import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
 from keras_vit_device.classifier import Classifier, most_probable
@@ -29,6 +32,13 @@ AHEAD = 4
 # Processes that may die of one image, or before they have one in hand.
 TRIES = 2
 NO_IMAGE = -1
+# What a worker's Python runs; it finds modules where this one does.
+PROGRAM = """
+import sys
+sys.path[:] = {path!r}
+from keras_vit_device.bulk.workers import work
+work({connection}, {position})
+"""
 
 
 class WorkerDiedError(RuntimeError):
@@ -67,9 +77,7 @@ def rows_of(
                 written += 1
     finally:
         for worker in crew:
-            worker.process.terminate()
-        for worker in crew:
-            worker.process.join()
+            worker.end()
 
 
 class _Worker:
@@ -80,32 +88,35 @@ class _Worker:
     """
 
     def __init__(self, model: Model, folder: pathlib.Path):
-        self._model, self._folder = model, folder
+        self._setup = (model, folder)
+        # Which of the names it has in hand, for when it can't say so any more.
+        self._position = tempfile.TemporaryFile()  # noqa: SIM115 - `end` closes it
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        # Which of the names it has in hand, for when it can't say so any more.
-        self._position = context.RawValue("q", NO_IMAGE)
-        self.process = context.Process(
-            target=_work,
-            args=(self._folder, theirs, self._position),
-            daemon=True,
-        )
-        # Ctrl-C goes to all processes of a terminal; ours ends the others. The tracker
-        # unblocks it when it starts, so it starts first.
-        resource_tracker.ensure_running()
+        self.connection, theirs = Pipe()
+        files = {"connection": theirs.fileno(), "position": self._position.fileno()}
+        program = PROGRAM.format(path=sys.path, **files)
+        # Ctrl-C goes to all processes of a terminal; ours ends the others.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self.process.start()
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                pass_fds=tuple(files.values()),
+            )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()  # so that its end is ours to see
-        # Not as an argument: where this process is killed while the other still reads
-        # those, Python prints a traceback.
+            theirs.close()  # so that its end is ours to see
         with contextlib.suppress(OSError):  # `take` finds out that it is gone
-            self.connection.send(self._model)
+            self.connection.send(self._setup)
+
+    def end(self) -> None:
+        """Ends the process and waits for it."""
+        self.process.terminate()
+        self.process.wait()
+        self.connection.close()
+        self._position.close()
 
     def give(self, index: int, names: list[str]) -> None:
         """Hands over the chunk of this index."""
@@ -115,7 +126,7 @@ class _Worker:
         self._send()
 
     def _send(self) -> None:
-        self._position.value = NO_IMAGE
+        _write_position(self._position.fileno(), NO_IMAGE)
         with contextlib.suppress(OSError):
             self.connection.send((self._names, self._lost))
 
@@ -128,10 +139,9 @@ class _Worker:
             return None
 
     def _begin_again(self) -> None:
-        self.process.join()
-        status = self.process.exitcode
+        status = self.process.wait()
         how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-        position = self._position.value
+        position = _read_position(self._position.fileno())
         self._deaths[position] += 1
         if self._deaths[position] == TRIES:
             if position == NO_IMAGE:
@@ -142,14 +152,20 @@ class _Worker:
         self._send()
 
 
-def _work(folder: pathlib.Path, connection: Connection, position: Any) -> None:
-    """What a worker process does: names -> rows, until the other side is gone."""
+def work(handle: int, position: int) -> None:
+    """What a worker process does: names -> rows, until the other side is gone.
+
+    Args:
+        handle: File descriptor of its end of the connection.
+        position: Of the file that says which name it has in hand.
+    """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # as in the process that it works for
-    if (model := _receive(connection)) is None:
+    connection = Connection(handle)
+    if (setup := _receive(connection)) is None:
         return
     with quiet():
-        content, ends = model
+        (content, ends), folder = setup
         classifier = Classifier(content, **ends)
     while (task := _receive(connection)) is not None:
         (names, lost), rows = task, []
@@ -157,10 +173,18 @@ def _work(folder: pathlib.Path, connection: Connection, position: Any) -> None:
             if place in lost:
                 rows.append(_row_of_error(name, lost[place]))
                 continue
-            position.value = place
+            _write_position(position, place)
             rows.append(_row(classifier, folder, name))
         with contextlib.suppress(ConnectionError):
             connection.send(rows)
+
+
+def _write_position(file: int, place: int) -> None:
+    os.pwrite(file, place.to_bytes(8, sys.byteorder, signed=True), 0)
+
+
+def _read_position(file: int) -> int:
+    return int.from_bytes(os.pread(file, 8, 0), sys.byteorder, signed=True)
 
 
 def _receive(connection: Connection) -> Any:

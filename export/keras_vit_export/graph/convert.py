@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_vit_device.terminal import one_line
+from keras_vit_device.terminal import one_line, quiet
 
 from keras_vit.config import check_choice
 from keras_vit_export.graph.forward import logits
@@ -210,7 +210,8 @@ def _conversion() -> Iterator[None]:
     level = logger.level
     logger.setLevel("WARNING")  # not where its temporary folder is
     try:
-        yield
+        with quiet():
+            yield
     except Exception as error:  # the converter's errors have no common class
         reason = one_line(error, 300)
         if isinstance(error, (OSError, tf.errors.ResourceExhaustedError)):

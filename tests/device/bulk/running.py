@@ -63,7 +63,7 @@ def children(process):
     return [
         int(number)
         for number in listed.read_text().split()
-        if b"spawn_main" in pathlib.Path(f"/proc/{number}/cmdline").read_bytes()
+        if b"bulk.workers" in pathlib.Path(f"/proc/{number}/cmdline").read_bytes()
     ]
 
 

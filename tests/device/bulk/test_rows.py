@@ -154,18 +154,14 @@ def test_images_that_come_later_in_the_order_are_added(digits, whole, tmp_path):
 
 
 def test_no_process_of_a_run_loads_tensorflow(digits, tmp_path):
-    script = (
-        "import sys\n"
-        "for name in ('tensorflow', 'keras', 'keras_vit'): sys.modules[name] = None\n"
-        "from keras_vit_cli.main import main\n"
-        "if __name__ == '__main__': sys.exit(main())\n"
-    )
-    program = tmp_path / "program.py"  # which each worker imports
-    program.write_text(script)
+    for name in ("tensorflow", "keras", "keras_vit"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('it was loaded')")
     output = tmp_path / "out.csv"
+    command = ["classify", DIGITS, digits / "0", "--output", output]
     subprocess.run(
-        [sys.executable, program, "classify", DIGITS, digits / "0", "--output", output],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"},
+        [sys.executable, "-m", "keras_vit_cli.main", *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "export")},
         check=True,
         capture_output=True,
     )

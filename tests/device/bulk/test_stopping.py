@@ -78,8 +78,12 @@ def test_workers_end_when_the_run_is_killed(digits, tmp_path):
     process.kill()
     process.wait()
 
-    wait_for(lambda: not any(map(is_alive, left)))
+    wait_for(lambda: all_ended(left))
     process.communicate()
+
+
+def all_ended(numbers):
+    return not any(map(is_alive, numbers))
 
 
 def is_alive(number):
@@ -93,8 +97,9 @@ def is_alive(number):
 def test_an_image_that_crashes_its_reader_has_a_row_that_says_so(
     digits, whole, tmp_path, monkeypatch
 ):
-    """A worker finds this module by its name, so it runs this `_row` too."""
-    monkeypatch.setattr(workers, "_work", _work_and_crash)
+    ours = "tests.device.bulk.test_stopping import work_and_crash as work"
+    program = workers.PROGRAM.replace("keras_vit_device.bulk.workers import work", ours)
+    monkeypatch.setattr(workers, "PROGRAM", program)
     output = tmp_path / "out.csv"
     summary = bulk.classify_folder(DIGITS, digits, output, workers=2)
     assert summary.unreadable == ("3/10.png",)
@@ -107,16 +112,13 @@ def test_an_image_that_crashes_its_reader_has_a_row_that_says_so(
 
 
 def test_workers_that_can_not_begin_end_the_run(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_work", _die)
+    monkeypatch.setattr(workers, "PROGRAM", "import os; os._exit(9)")
     with pytest.raises(bulk.WorkerDiedError, match="2 workers died of exit status 9"):
         bulk.classify_folder(DIGITS, digits, tmp_path / "out.csv", workers=2)
 
 
-def _die(*_):
-    os._exit(9)
-
-
-def _work_and_crash(*arguments):
+def work_and_crash(*arguments):
+    """What a worker does, and dies of one image."""
     answer = workers._row
 
     def row(classifier, folder, name):
@@ -125,10 +127,7 @@ def _work_and_crash(*arguments):
         return answer(classifier, folder, name)
 
     workers._row = row
-    WORK(*arguments)
-
-
-WORK = workers._work
+    workers.work(*arguments)
 
 
 def test_workers_leave_an_interruption_to_the_run(digits, whole, tmp_path):
@@ -159,8 +158,7 @@ def test_an_interrupted_run_is_130_in_one_line_and_goes_on(digits, whole, tmp_pa
 CALL = """
 import sys
 from keras_vit_device import bulk
-if __name__ == "__main__":
-    bulk.classify_folder(*sys.argv[1:])
+bulk.classify_folder(*sys.argv[1:])
 """
 
 
@@ -183,4 +181,4 @@ def test_a_run_that_is_killed_while_workers_begin_says_nothing(digits, tmp_path)
         time.sleep(0.05 * index)
         process.kill()
         assert process.stderr.read() == b""  # of all that have it open
-        assert not any(map(is_alive, left))
+        wait_for(functools.partial(all_ended, left))

@@ -11,7 +11,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 # Files a process, so that few are lost with one that dies.
 BATCH = 50
 # Most seconds that a file may take, of a machine that has other work too.

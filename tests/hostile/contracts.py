@@ -3,10 +3,16 @@
 import io
 import json
 import pathlib
+import random
 import zipfile
 from collections.abc import Iterator
 
-DIGITS = pathlib.Path(__file__).parents[1] / "models/digits.tflite"
+from keras_vit_device.classifier import Classifier
+
+from tests.hostile.archives import VALUES, changed_json, flatbuffer
+from tests.hostile.images import DIGITS
+from tests.hostile.saying import refusal, said
+
 CONTRACT, LABELS = "keras_vit.json", "labels.txt"
 # Fields of `preprocessing`.
 RULES = {
@@ -57,9 +63,8 @@ TEXTS = {
 def _content() -> tuple[bytes, dict, bytes]:
     content = DIGITS.read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        end = min(it.header_offset for it in archive.infolist())
         contract = json.loads(archive.read(CONTRACT))
-        return content[:end], contract, archive.read(LABELS)
+        return flatbuffer(content), contract, archive.read(LABELS)
 
 
 def write(contract: str | bytes, names: bytes, packed: str = "") -> bytes:
@@ -91,3 +96,55 @@ def cases() -> Iterator[tuple[str, bytes, bool]]:
     yield "lines of Windows", write(whole, names.replace(b"\n", b"\r\n")), True
     for name in (LABELS, CONTRACT):
         yield f"{name} compressed", write(whole, names, name), False
+
+
+_VALUES = (
+    *VALUES,
+    *(
+        0.01,
+        0.5,
+        8,
+        2**53,
+        -1.0,
+        "crop",
+        "stretch",
+        "nearest",
+        [8, 8],
+        [8.0, 8],
+        [0, 0],
+    ),
+    *(
+        "0" * 64,
+        "\u2028",
+        "\ud800",
+        "\u202e",
+        {"__proto__": 1},
+        [None] * 10,
+        [0.1] * 10,
+    ),
+)
+
+
+def changed(rng: random.Random) -> bytes:
+    """A `.tflite` whose contract says something else at a few places."""
+    _, contract, names = _content()
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        contract = changed_json(contract, rng, _VALUES)
+    if rng.random() < 0.2:
+        names = names.replace(
+            b"\n", rng.choice((b"\r\n", b"\r", b"\n\n", b"\0", b"\xff"))
+        )
+    return write(json.dumps(contract), names)
+
+
+def take(rng: random.Random) -> str:
+    """By Python and by the commands: the same end."""
+    path = pathlib.Path("changed.tflite")
+    path.write_bytes(changed(rng))
+    reason = refusal(Classifier, path)
+    picture = DIGITS.with_name("3-shows-3.png")
+    status, out, err = said("classify", path, picture)
+    assert (status, len(out), len(err)) == ((2, 0, 1) if reason else (0, 1, 0)), err
+    status, _, err = said("inspect", path)  # without the self-test
+    assert status == 0 or (reason and len(err) == 1), (reason, err)
+    return "refused" if reason else "taken"

@@ -15,6 +15,7 @@ from keras_vit_export.any_classifier import open_classifier
 
 from keras_vit.files import load_model
 from tests.device.bulk.running import DIGITS as TFLITE
+from tests.hostile.archives import flatbuffer
 
 KERAS = TFLITE.with_suffix(".keras")
 HUGE = 3 * 10**8  # bytes of spaces; a thousandth of it when deflated
@@ -67,11 +68,8 @@ def test_a_keras_file_that_unpacks_to_gigabytes_is_refused(name, tmp_path):
 
 
 def test_a_tflite_whose_labels_unpack_to_gigabytes_is_refused(tmp_path):
-    content = TFLITE.read_bytes()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        model = content[: min(it.header_offset for it in archive.infolist())]
     path = tmp_path / "bomb.tflite"
-    path.write_bytes(model)
+    path.write_bytes(flatbuffer(TFLITE.read_bytes()))
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         write_spaces(archive, "labels.txt")
     refused(lambda: Classifier(path), "would unpack to 300,000,000 bytes")
@@ -132,7 +130,7 @@ def test_what_a_tflite_carries_is_not_compressed(name, tmp_path):
     content = TFLITE.read_bytes()
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        file.write(content[: min(it.header_offset for it in archive.infolist())])
+        file.write(flatbuffer(content))
         entries = {it: archive.read(it) for it in archive.namelist()}
     assert json.loads(entries["keras_vit.json"])
     with zipfile.ZipFile(file, "a") as archive:

@@ -1,8 +1,9 @@
 """What a `.tflite` says of itself is held against what can be."""
 
-import contracts
 import pytest
 from keras_vit_device.classifier import Classifier
+
+from tests.hostile import contracts
 
 
 @pytest.mark.filterwarnings("ignore:.*range:UserWarning")

@@ -3,8 +3,17 @@
 import random
 
 import pytest
-from damage import ROOT, bad, bombs, damaged, mutated, outcomes, whole_images
 from keras_vit_device.tflite import metadata
+
+from tests.hostile.damage import (
+    ROOT,
+    bad,
+    bombs,
+    damaged,
+    mutated,
+    outcomes,
+    whole_images,
+)
 
 DIGITS = ROOT / "models/digits.tflite"
 PICTURE = ROOT / "models/3-shows-3.png"
