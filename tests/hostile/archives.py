@@ -1,5 +1,6 @@
 """Archives that lie: of sizes, packings and places, and HDF5 that asks for memory."""
 
+import copy
 import functools
 import io
 import json
@@ -7,6 +8,7 @@ import pathlib
 import random
 import struct
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -128,26 +130,39 @@ def _hdf5(content: bytes, rng: random.Random) -> bytes:
     return file.getvalue() if kind < 8 else mutated(content, rng)
 
 
-def changed_json(node: Any, rng: random.Random, values: tuple) -> Any:
-    """Another value, or none, at one place of what JSON holds."""
+def places(node: Any, path: tuple = ()) -> Iterator[tuple]:
+    """Paths to all that JSON holds, the whole first."""
+    yield path
+    pairs = node.items() if isinstance(node, dict) else ()
+    pairs = enumerate(node) if isinstance(node, list) else pairs
+    for key, value in pairs:
+        yield from places(value, (*path, key))
 
-    def places(node: Any, path: tuple = ()) -> Any:
-        yield path
-        pairs = node.items() if isinstance(node, dict) else ()
-        pairs = enumerate(node) if isinstance(node, list) else pairs
-        for key, value in pairs:
-            yield from places(value, (*path, key))
 
-    node = json.loads(json.dumps(node))
-    *path, last = rng.choice([it for it in places(node) if it] or [("a",)])
-    inner = functools.reduce(lambda found, key: found[key], path, node)
-    if rng.random() < 0.2 and isinstance(inner, dict | list):
+def replaced(content: Any, path: tuple, value: Any) -> Any:
+    """A copy of what JSON held with a value at a place, or none for `...`."""
+    if not path:
+        return {} if value is ... else value
+    made = copy.deepcopy(content)
+    *outer, last = path
+    inner = functools.reduce(lambda found, key: found[key], outer, made)
+    if value is ...:
         del inner[last]
-    elif rng.random() < 0.1 and isinstance(inner, dict):
-        inner[rng.choice(("", "__proto__", "x"))] = rng.choice(values)
     else:
-        inner[last] = rng.choice(values)
-    return node
+        inner[last] = value
+    return made
+
+
+def changed_json(content: Any, rng: random.Random, values: tuple) -> Any:
+    """A copy with another value, or none, or one more, at one place."""
+    path = rng.choice(list(places(content)))
+    if rng.random() < 0.1:
+        path = (*path[:-1], rng.choice(("", "__proto__", "x")))
+    value = ... if rng.random() < 0.2 else rng.choice(values)
+    try:
+        return replaced(content, path, value)
+    except (KeyError, TypeError):  # nothing is there
+        return content
 
 
 VALUES = (

@@ -1,7 +1,5 @@
 """A run's folder that somebody changed, or another process is writing: one line."""
 
-import copy
-import dataclasses
 import fcntl
 import json
 import os
@@ -9,96 +7,30 @@ from unittest import mock
 
 import pytest
 
-from keras_vit.training.callbacks import Checkpoints
-from keras_vit.training.plan import plan_again
 from keras_vit.training.runs import checkpoints
-from keras_vit.training.runs.run import Run
-from keras_vit.training.runs.settings import (
-    check_more_epochs,
-    read_history,
-    read_settings,
-)
-from tests.conftest import split_at
-from tests.training.test_resume import Killed, run
-
-STEPS = 7  # an epoch of `run`
-FEW = {"epochs": 4, "every": 3}
-VALUES = (
-    *(None, True, -1, 0, 1.5, 1e308, float("nan"), 10**12),
-    *("", "x", "\x1b[2J", [], [1], [[]], {}, {"a": 1}),
-)
+from keras_vit.training.runs.settings import read_history
+from tests.hostile.archives import VALUES, places, replaced
+from tests.hostile.runs import FEW, STEPS, begin, go_on, source
+from tests.training.test_resume import run
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
-    """The folder of a run that was killed in its second epoch."""
-    folder = tmp_path_factory.mktemp("begun") / "run"
-    original = Checkpoints.on_train_batch_end
-
-    def stop(self, *given, **more):
-        original(self, *given, **more)
-        if self.progress.done == STEPS + 4:
-            raise Killed
-
-    with (
-        mock.patch.object(Checkpoints, "on_train_batch_end", stop),
-        pytest.raises(Killed),
-    ):
-        run(folder, **FEW)
+    folder = begin(tmp_path_factory.mktemp("begun") / "run")
     assert checkpoints.newest(folder)["step"] == STEPS + 3
     return folder
 
 
-@pytest.fixture
-def source(rng):
-    return split_at(rng.integers(0, 256, (48, 8, 8, 3)).astype("uint8"), 28, 38)
-
-
-def go_on(folder, source):
-    """What resuming reads, up to the first step."""
-    stored = read_settings(folder)
-    check_more_epochs(folder, stored, None)
-    plan = plan_again(source, stored)
-    given = {"config": plan.config, "recipe": plan.recipe}
-    settings = {name: dataclasses.asdict(it) for name, it in given.items()}
-    settings |= {"batch_size": plan.batch_size, "precision": plan.precision}
-    settings |= {"seed": plan.seed, "dataset": stored["dataset"]}
-    with Run.open(folder, settings, True, True) as found:
-        return found.start(STEPS)
-
-
 def changed(content):
     """Copies of what JSON held, each with another value at one place, or one less."""
-
-    def places(node, path=()):
-        yield path
-        pairs = node.items() if isinstance(node, dict) else ()
-        pairs = enumerate(node) if isinstance(node, list) else pairs
-        for key, value in pairs:
-            yield from places(value, (*path, key))
-
     for path in places(content):
         for value in (*VALUES, ...):
-            if not path:
-                if value is not ...:
-                    yield path, value, value
-                continue
-            made = copy.deepcopy(content)
-            node = made
-            for key in path[:-1]:
-                node = node[key]
-            if value is ...:
-                del node[path[-1]]
-            else:
-                node[path[-1]] = value
-            yield path, value, made
+            yield path, value, replaced(content, path, value)
 
 
 @pytest.mark.parametrize(("file", "count"), [("run.json", 700), ("notes.json", 200)])
-def test_whatever_stands_in_a_file_it_is_read_or_refused_in_a_line(
-    file, count, begun, source
-):
-    expected = go_on(begun, source)
+def test_whatever_stands_in_a_file_it_is_read_or_refused_in_a_line(file, count, begun):
+    expected = go_on(begun, source())
     (path,) = [*begun.rglob(f"step-*{STEPS + 3}/{file}"), *begun.glob(file)]
     whole, tried, names = path.read_text(), 0, {*begun.rglob("*")}
     try:
@@ -107,7 +39,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused_in_a_line(
             tried += 1
             try:
                 # Damaged notes are passed over, for those of the checkpoint before.
-                assert go_on(begun, source)["step"] <= expected["step"]
+                assert go_on(begun, source())["step"] <= expected["step"]
             except ValueError as error:
                 assert str(error) and len(str(error).splitlines()) == 1, (place, value)
             except Exception as error:
@@ -115,7 +47,7 @@ def test_whatever_stands_in_a_file_it_is_read_or_refused_in_a_line(
     finally:
         path.write_text(whole)
     assert tried > count
-    assert go_on(begun, source) == expected
+    assert go_on(begun, source()) == expected
     assert names == {*begun.rglob("*")}
 
 
@@ -130,7 +62,7 @@ def test_a_history_that_was_changed_is_refused_in_a_line(cells, tmp_path):
 
 
 @pytest.mark.parametrize("step", [10**12, 4 * STEPS + 1])
-def test_a_step_that_the_run_does_not_have_ends_nothing(step, begun, source):
+def test_a_step_that_the_run_does_not_have_ends_nothing(step, begun):
     newest = begun / f"checkpoints/step-{STEPS + 3:09d}"
     moved = begun / f"checkpoints/step-{step:09d}"
     newest.rename(moved)
@@ -138,7 +70,7 @@ def test_a_step_that_the_run_does_not_have_ends_nothing(step, begun, source):
     (moved / "notes.json").write_text(json.dumps(json.loads(notes) | {"step": step}))
     try:
         with pytest.raises(ValueError, match=f"a checkpoint of step {step}, and the"):
-            go_on(begun, source)
+            go_on(begun, source())
     finally:
         (moved / "notes.json").write_text(notes)
         moved.rename(newest)
