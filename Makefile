@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-devices test-colab lint box clean
+.PHONY: help demo test test-long test-devices test-colab test-versions lint box clean
 
 help:
 	@echo "make demo       train, export and check a model on the bundled digits"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-long  the tests that take longer"
 	@echo "make test-devices  the tests on every runtime, and a browser, that can be had"
 	@echo "make test-colab  every test, the lessons and the demo beside Colab's packages"
+	@echo "make test-versions  every test beside the oldest and the newest packages"
 	@echo "make box        train and export the model in models/ anew"
 	@echo "make clean      remove the environment and caches"
 
@@ -28,7 +29,11 @@ test-devices: .venv/installed-devices export/web/node_modules/.package-lock.json
 	@$(BIN)/python -m pytest -m devices
 
 test-colab:
-	@tests/colab/run.sh
+	@tests/versions/run.sh colab
+
+test-versions:
+	@tests/versions/run.sh lowest
+	@tests/versions/run.sh newest
 
 lint: .venv/installed-test
 	@$(BIN)/ruff check .
@@ -38,7 +43,7 @@ box: .venv/installed
 	@$(BIN)/python models/make.py
 
 clean:
-	rm -rf .venv .venv-colab-* .venv-devices .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -23,6 +23,9 @@ def check_keras() -> None:
         ImportError: If the backend is not TensorFlow, or channels come first.
     """
     for name, needed in _NEEDED.items():
+        keras = sys.modules.get("keras")
+        if keras and getattr(keras.config, name)() == needed:
+            continue  # and no file is read for it
         found, place = _find(name)
         if found != needed:
             raise ImportError(

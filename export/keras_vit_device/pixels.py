@@ -141,7 +141,7 @@ def _register_heic() -> bool:
     return True
 
 
-def is_heic(path: str | bytes | os.PathLike[str]) -> bool:
+def is_heic(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as those of phones do that Pillow alone does not read."""
     try:
         with open(path, "rb") as file:

@@ -52,10 +52,15 @@ def from_arrays(
     for chosen in rows.values():
         _check_labels(labels[chosen], len(class_names))
     splits = {
-        split: make_split(images[chosen].astype("uint8"), labels[chosen])
+        split: make_split(_whole(images[chosen]), labels[chosen])
         for split, chosen in rows.items()
     }
     return ImageSource(name, tuple(class_names), images.shape[1:], splits, tf.identity)
+
+
+def _whole(images: np.ndarray) -> np.ndarray:
+    """The nearest whole pixels."""
+    return images if images.dtype == np.uint8 else np.round(images).astype("uint8")
 
 
 def from_datasets(
@@ -96,29 +101,11 @@ def from_datasets(
 
 def _split_of(dataset: tf.data.Dataset, name: str, num_classes: int) -> Split:
     """A data set as single examples: uint8 `(height, width, c)` and an int32 label."""
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) != 2:
-        raise ValueError(f"{name} must give (images, labels). Received: {spec}")
-    examples = dataset.unbatch() if spec[0].shape.rank == 4 else dataset
-    if examples.element_spec[0].shape.rank != 3:
-        raise ValueError(
-            f"{name} must give images (height, width, channels), in batches or one by "
-            f"one. Received: {spec[0].shape}"
-        )
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError(f"{name} has no end: leave out repeat().")
+    examples = _one_by_one(dataset, name)
     first = list(examples.take(_COMPARED).as_numpy_iterator())
     if not first:
         raise ValueError(f"{name} is empty.")
-    for image, label in first:
-        check_pixels(image)
-        if np.ndim(label) and sorted(label) != [*[0] * (num_classes - 1), 1]:
-            raise ValueError(
-                f"{name} must have integers or one-hot rows of {num_classes} as labels, "
-                f"and images of rank 3. Received: a label {label.shape} of an image "
-                f"{image.shape}"
-            )
-        _check_labels(np.argmax(label) if np.ndim(label) else label, num_classes)
+    _check_examples(first, name, num_classes)
     if name != "train":
         again = examples.take(_COMPARED).as_numpy_iterator()
         pairs = zip(first, again, strict=True)
@@ -139,6 +126,36 @@ def _split_of(dataset: tf.data.Dataset, name: str, num_classes: int) -> Split:
     if count < 0:  # tf.data can't tell without going through them
         count = sum(1 for _ in examples)
     return Split(examples.map(plain), count)
+
+
+def _one_by_one(dataset: tf.data.Dataset, name: str) -> tf.data.Dataset:
+    """The same without batches, if it is of images and labels and has an end."""
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(f"{name} must give (images, labels). Received: {spec}")
+    examples = dataset.unbatch() if spec[0].shape.rank == 4 else dataset
+    if examples.element_spec[0].shape.rank != 3:
+        raise ValueError(
+            f"{name} must give images (height, width, channels), in batches or one by "
+            f"one. Received: {spec[0].shape}"
+        )
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(f"{name} has no end: leave out repeat().")
+    return examples
+
+
+def _check_examples(
+    examples: list[tuple[np.ndarray, np.ndarray]], name: str, num_classes: int
+) -> None:
+    for image, label in examples:
+        check_pixels(image)
+        if np.ndim(label) and sorted(label) != [*[0] * (num_classes - 1), 1]:
+            raise ValueError(
+                f"{name} must have integers or one-hot rows of {num_classes} as labels, "
+                f"and images of rank 3. Received: a label {label.shape} of an image "
+                f"{image.shape}"
+            )
+        _check_labels(np.argmax(label) if np.ndim(label) else label, num_classes)
 
 
 def _check_labels(labels: np.ndarray | int, num_classes: int) -> None:

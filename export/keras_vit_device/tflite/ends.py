@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 
 from keras_vit_device.pixel_scale import PixelScale, common
-from keras_vit_device.pixels import fit_array
-from keras_vit_device.terminal import one_line
 from keras_vit_device.tflite.end_types import FLOAT
 from keras_vit_device.tflite.file import OpenedFile
 
@@ -50,18 +48,14 @@ def find_rule(file: OpenedFile) -> dict[str, Any]:
         "interpolation": "bilinear",
         "crop": 1.0,
     }
-    try:
-        rule |= file.attached.contract.get("preprocessing", {})
-        # Before the first use: a rule of another size could ask for any memory.
-        if (*rule["image_size"], rule["channels"]) != shape:
-            raise ValueError(f"It gives {rule['image_size']}, {rule['channels']}.")
-        if channels in (1, 3):  # others take arrays, no image files
-            fit_array(np.zeros((1, 1, 1), "uint8"), rule)
-    except Exception as error:  # whatever a file may hold
+    rule |= file.attached.contract.get("preprocessing", {})
+    given = (*rule["image_size"], rule["channels"])
+    # Before the first use: a rule of another size could ask for any memory.
+    if given != shape:
         raise ValueError(
-            f"{file.name} is damaged: its preprocessing does not give images of "
-            f"{shape}. {one_line(error, 200)}"
-        ) from error
+            f"{file.name} is damaged: its preprocessing gives images of {given}, and it "
+            f"takes {shape}."
+        )
     return rule
 
 

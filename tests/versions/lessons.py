@@ -1,6 +1,6 @@
 """Lessons as on Colab: the first cell of the first one installs keras_vit.
 
-    python tests/colab/lessons.py CLONE
+    python tests/versions/lessons.py CLONE
 
 CLONE becomes a clone of this repository, and the address that is installed from.
 """
