@@ -35,6 +35,18 @@ def datasets(images, labels, batch=8, **changed):
     return made | changed
 
 
+def test_pixels_between_two_are_the_nearest_in_both_kinds_of_source():
+    images = np.full((30, 4, 4, 1), 99.6, "float32")
+    labels = np.arange(30) % 2
+    rows = {it: np.arange(30) for it in ("train", "validation", "test")}
+    sources = [from_arrays("a", "xy", images, labels, rows)]
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels))
+    sources.append(from_datasets("b", "xy", **dict.fromkeys(rows, dataset)))
+    for source in sources:
+        image, _ = next(iter(source.splits["test"].examples))
+        assert np.unique(image).tolist() == [100]
+
+
 def test_arrays_alone_hold_some_out_of_each_class(images, labels):
     source = from_arrays("mine", NAMES, images, labels)
     counts = {name: it.count for name, it in source.splits.items()}

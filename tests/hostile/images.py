@@ -8,8 +8,10 @@ import random
 
 import numpy as np
 from keras_vit_device.classifier import Classifier
+from keras_vit_device.images import image_names
 from PIL import Image
 
+from tests.device.bulk.running import read
 from tests.hostile.damage import mutated
 from tests.hostile.saying import refusal, said
 
@@ -108,12 +110,29 @@ def classify(rng: random.Random) -> str:
     return "refused" if reason else "answered"
 
 
-def write_folder(rng: random.Random, count: int, folder: pathlib.Path) -> int:
-    """Images in folders of names that are none, with links and other files; how many."""
+def classify_folder(rng: random.Random) -> str:
+    """Every image of a folder has its row, in order, whatever it is and is called."""
+    folder = pathlib.Path("images").absolute()
+    folder.mkdir()
+    _fill(folder, rng, rng.choice((1, 5, 20)))
+    names = list(image_names(folder))
+    status, _, err = said(
+        "classify", DIGITS, folder, "--output", "out.csv", "--workers", 1
+    )
+    if not names:
+        assert status == 2 and len(err) == 1
+        return "none"
+    rows = read(pathlib.Path("out.csv").read_bytes())
+    assert status == 0 and [row["file"] for row in rows] == names
+    assert all(bool(row["class"]) != bool(row["error"]) for row in rows)
+    return "all refused" if all(row["error"] for row in rows) else "answered"
+
+
+def _fill(folder: pathlib.Path, rng: random.Random, count: int) -> None:
+    """Images in folders, with links and pipes, of names that nobody gives."""
     places, made = [os.fsencode(folder)], 0
     while made < count:
-        name = hostile_name(rng)
-        path = os.path.join(rng.choice(places), name)
+        path = os.path.join(rng.choice(places), hostile_name(rng))
         if len(path) > 3000 or os.path.lexists(path):
             continue
         kind = rng.random()
@@ -128,7 +147,6 @@ def write_folder(rng: random.Random, count: int, folder: pathlib.Path) -> int:
             with open(path + b".png", "wb") as file:
                 file.write(hostile_image(rng)[1])
             made += 1
-    return made
 
 
 def hostile_name(rng: random.Random) -> bytes:

@@ -5,6 +5,7 @@ from tests.hostile.drive import Kind
 
 KINDS = {
     "images": Kind(images.classify),
+    "folders": Kind(images.classify_folder),
     "archives": Kind(archives.load),
     "names": Kind(names.show),
     "contracts": Kind(contracts.take),

@@ -14,7 +14,7 @@ from tests.hostile.drive import drive, faults, summary
 from tests.hostile.kinds import KINDS
 
 # Of `make test`, as each kind has time for; 1,000 of `make test-long`.
-FEW = {"archives": 20, "images": 20, "kills": 3, "names": 10, "runs": 20}
+FEW = {"archives": 20, "images": 20, "folders": 8, "kills": 3, "names": 10, "runs": 20}
 
 
 @pytest.mark.parametrize(
