@@ -82,17 +82,18 @@ class History(keras.callbacks.Callback):
         figures = {name: float(value) for name, value in sorted(logs.items())}
         self.rows.append({"epoch": epoch + 1, **figures})
         if self.path:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, self.rows[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+            text, columns = io.StringIO(), self.columns
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
             with whole_file(self.path) as partial:
                 partial.write_text(text.getvalue())
 
     @property
     def columns(self) -> dict[str, list[float]]:
-        """Figures of all epochs by name."""
-        names = self.rows[0] if self.rows else ()
+        """Figures that all epochs have, by name: other callbacks may come and go."""
+        first, *others = self.rows or [{}]
+        names = [name for name in first if all(name in row for row in others)]
         return {name: [row[name] for row in self.rows] for name in names}
 
 

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 import keras_vit
 from keras_vit import pictures
+from keras_vit.training.callbacks import History
 from keras_vit.training.logs import draw_training_page
 from tests.conftest import events_in
 
@@ -54,3 +55,12 @@ def test_the_page_shows_what_the_recipe_makes_of_the_images(
     else:
         np.testing.assert_array_equal(images, sample[rows])
         assert captions == [data.class_names[label] for label in labels[rows]]
+
+
+def test_a_history_has_what_all_epochs_have(tmp_path):
+    """Where a run goes on, a callback that adds a figure may be new, or gone."""
+    path = tmp_path / "history.csv"
+    history = History(path, [{"epoch": 1, "loss": 0.5, "gone": 1.0}])
+    history.on_epoch_end(1, {"loss": 0.25, "new": 2.0})
+    assert history.columns == {"epoch": [1, 2], "loss": [0.5, 0.25]}
+    assert path.read_text() == "epoch,loss\n1,0.5\n2,0.25\n"

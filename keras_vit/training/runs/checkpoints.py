@@ -22,6 +22,8 @@ from safetensors.numpy import load_file, save_file
 # The newest is enough to go on; the one before is there if its files are damaged.
 KEPT = 2
 _FOLDER = "checkpoints"
+# Of every epoch.
+_FIGURES = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
 _STATE, _NOTES, _BEST = "state.safetensors", "notes.json", "model.keras"
 
 
@@ -121,12 +123,12 @@ def _are_notes(found: Any) -> bool:
     score = best.get("score") or []  # none before the first epoch has ended
     if not isinstance(score, list) or not all(isinstance(it, dict) for it in history):
         return False
+    if not all(_FIGURES <= row.keys() for row in history):
+        return False
     rows = (row.values() for row in history)
     numbers = itertools.chain([best.get("epoch", 0)], score, *rows)
-    return (
-        best.keys() <= {"epoch", "score"}
-        and len(set(map(tuple, history))) <= 1
-        and all(isinstance(number, int | float) for number in numbers)
+    return best.keys() <= {"epoch", "score"} and all(
+        isinstance(number, int | float) for number in numbers
     )
 
 
