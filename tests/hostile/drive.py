@@ -78,12 +78,14 @@ def drive(kind: Kind, seeds: Iterable[int]) -> list[Outcome]:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """A line: counts, the slowest case, the largest peak."""
+    slowest = max(outcomes, key=lambda it: it.seconds)
+    largest = max(outcomes, key=lambda it: it.peak)
     counts = Counter("fault" if it.is_fault else it.how for it in outcomes)
+    words = ", ".join(f"{number:,} {how}" for how, number in counts.items())
     return (
-        f"{len(outcomes):,} cases: {', '.join(f'{n:,} {how}' for how, n in counts.items())}"
-        f"; {sum(it.seconds for it in outcomes):.0f} s, the slowest "
-        f"{max(it.seconds for it in outcomes):.1f} s; at most "
-        f"{max(it.peak for it in outcomes) / 1e6:.0f} MB"
+        f"{len(outcomes):,} cases: {words}; {sum(it.seconds for it in outcomes):.0f} s; "
+        f"at most {slowest.seconds:.1f} s (seed {slowest.seed}) and "
+        f"{largest.peak / 1e6:.0f} MB (seed {largest.seed})"
     )
 
 

@@ -111,6 +111,23 @@ def test_weights_that_were_declared_and_never_written_are_refused(tmp_path):
     refused(lambda: load_model(path), "would take 4,000,000,000,000 bytes")
 
 
+@pytest.mark.parametrize("field", ["registered_name", "module", "class_name"])
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 7, None, ""])
+def test_classes_without_names_are_refused_in_a_line(field, value, tmp_path):
+    path = tmp_path / "changed.keras"
+    with zipfile.ZipFile(KERAS) as old, zipfile.ZipFile(path, "w") as new:
+        for entry in old.infolist():
+            content = old.read(entry)
+            if entry.filename == "config.json":
+                config = json.loads(content)
+                for layer in config["config"]["layers"]:
+                    layer[field] = value
+                    layer.setdefault("registered_name", "keras_vit>None")
+                content = json.dumps(config).encode()
+            new.writestr(entry, content)
+    refused(lambda: load_model(path), "changed.keras")
+
+
 def test_a_model_that_was_packed_again_is_loaded(tmp_path):
     path = tmp_path / "packed.keras"
     with (
