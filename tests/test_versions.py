@@ -23,7 +23,8 @@ def test_lower_bounds_are_the_versions_that_are_tried():
     lines = setup["options"]["install_requires"].splitlines()
     bounds = dict(line.split(">=") for line in lines if ">=" in line)
     tried = pins("lowest")
-    assert bounds.keys() == tried.keys() and len(bounds) >= 4
+    assert bounds.pop("ai-edge-litert")  # of which litert-quantizer takes one version
+    assert bounds.keys() == tried.keys() and len(bounds) >= 3
     for package, bound in bounds.items():
         assert re.fullmatch(rf"{re.escape(bound)}(\.0)*", tried[package][0]), package
 
