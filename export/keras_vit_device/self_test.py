@@ -164,15 +164,24 @@ class SelfTest:
     @classmethod
     def from_dict(cls, known: Mapping[str, Any]) -> Self:
         """What `as_dict` gave; raises whatever damage makes."""
-        probabilities = np.array(known["probabilities"], np.float64)
-        classes = np.array(known.get("classes", range(len(probabilities))))
+        probabilities = _numbers(known["probabilities"])
+        classes = _numbers(known.get("classes", [*range(len(probabilities))]))
+        (tolerance,) = _numbers([known["tolerance"]])
+        pattern = known["pattern"]
         return cls(
-            Pattern(**known["pattern"]),
-            classes,
-            probabilities,
-            float(known["tolerance"]),
+            Pattern(*(pattern[it.name] for it in dataclasses.fields(Pattern))),
+            np.array(classes),
+            np.array(probabilities, np.float64),
+            float(tolerance),
             known["sha256"],
         )
+
+
+def _numbers(found: Any) -> list[int | float]:
+    """The same, if JSON had a list of numbers: NumPy reads others out of text too."""
+    if isinstance(found, list) and all(type(it) in (int, float) for it in found):
+        return found
+    raise TypeError(f"No numbers: {found!r:.60}")
 
 
 def find_self_test(contract: Mapping[str, Any], num_classes: int) -> SelfTest | None:
@@ -200,7 +209,7 @@ def find_self_test(contract: Mapping[str, Any], num_classes: int) -> SelfTest | 
         raise UselessError(f"its self-test is damaged. {reason}") from error
     if not whole:
         raise UselessError("its self-test is damaged.")
-    if found.sha256 != contract.get("sha256"):
+    if not found.sha256 or found.sha256 != contract.get("sha256"):
         raise UselessError("its self-test is that of another model.")
     return found
 

@@ -2,7 +2,7 @@
 
 import { FileError } from "./archive.js";
 
-const isCount = (value) => Number.isInteger(value) && value >= 0;
+const isCount = (value) => Number.isSafeInteger(value) && value >= 0;
 const isPart = (value) => value === null || (typeof value === "number" && value >= 0 && value <= 1);
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 

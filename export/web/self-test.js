@@ -68,9 +68,9 @@ export function find(contract, numClasses) {
     && classes.length > 0 && classes.length <= numClasses
     && probabilities.every(Number.isFinite)
     && classes.every((index) => Number.isInteger(index) && index >= 0 && index < numClasses)
-    && tolerance > 0 && tolerance < 1;
+    && typeof tolerance === "number" && tolerance > 0 && tolerance < 1;
   if (!whole) throw new Error("its self-test is damaged.");
-  if (sha256 !== contract.sha256) throw new Error("its self-test is that of another model.");
+  if (!sha256 || sha256 !== contract.sha256) throw new Error("its self-test is that of another model.");
   return { pattern, classes, probabilities, tolerance };
 }
 

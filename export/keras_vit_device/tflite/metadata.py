@@ -96,7 +96,8 @@ def read(model: bytes) -> Attached:
     try:
         # As the page reads it: no UTF-16, no NaN.
         text = files.get(CONTRACT, b"{}").decode("utf-8-sig")
-        contract = check_contract(json.loads(text, parse_constant=_refuse))
+        parsed = json.loads(text, parse_constant=_refuse, parse_float=_number)
+        contract = check_contract(parsed)
     except (ValueError, RecursionError) as error:
         raise DamagedError(one_line(error, 200)) from error
     end = min((it.header_offset for it in entries), default=None)
@@ -117,6 +118,12 @@ def read(model: bytes) -> Attached:
         class_names = ()
         remarks = (f"The class names in its {named} are no UTF-8 and are not used.",)
     return Attached(class_names, contract, description, remarks)
+
+
+def _number(digits: str) -> int | float:
+    """A number of JSON, where 8.0 is 8."""
+    number = float(digits)
+    return int(number) if number.is_integer() else number
 
 
 def _refuse(constant: str) -> None:
