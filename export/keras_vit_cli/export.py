@@ -88,9 +88,9 @@ def _check_export(options) -> None:
 def _make(exporter: Exporter, recipe: str, max_drop: float | None):
     """The file to write, or `None`, and what was tried."""
     if recipe == "auto":
-        return budget.fastest(exporter, max_drop)
+        return budget.fastest(exporter, max_drop, say)
     if max_drop is not None:
-        return budget.within(exporter, recipe, max_drop)
+        return budget.within(exporter, recipe, max_drop, say)
     return exporter.convert(recipe), []
 
 

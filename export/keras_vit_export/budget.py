@@ -5,7 +5,8 @@ figures are reported on.
 """
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras_vit_device.classifier import Classifier
@@ -29,20 +30,38 @@ class Trial:
         protected: Number of layers in higher precision.
         top1: Part of the images of choice classified right, 0..1.
         drop: Points of top-1 lost to the Keras model.
-        latency_ms: Median milliseconds for one image on one thread.
+        interval: Half the width of the 95 % interval of that, on the same images.
         holds: Whether the drop is within the budget.
+        latency_ms: Median milliseconds for one image on one thread, of all trials in
+            turn; `None` until they are timed.
     """
 
     recipe: str
     protected: int
     top1: float
     drop: float
-    latency_ms: float
+    interval: float
     holds: bool
+    latency_ms: float | None = None
+
+    def __str__(self) -> str:
+        """A line of what was found; the times come later, of all in turn."""
+        layers = f", {self.protected} layers protected" if self.protected else ""
+        return (
+            f"{self.recipe}{layers}: {self.drop:.2f} +- {self.interval:.2f} points of "
+            f"top-1 lost"
+        )
+
+
+# Hears of each trial as it ends.
+Listener = Callable[[Trial], None]
 
 
 def within(
-    exporter: Exporter, recipe: str, max_drop: float
+    exporter: Exporter,
+    recipe: str,
+    max_drop: float,
+    listener: Listener = lambda trial: None,
 ) -> tuple[Candidate | None, list[Trial]]:
     """A recipe's file with as few layers in higher precision as the budget takes.
 
@@ -53,6 +72,7 @@ def within(
         exporter: Holds the model and images of choice.
         recipe: Name of the recipe.
         max_drop: Points of top-1 that may be lost.
+        listener: Called with each trial as it ends.
 
     Returns:
         The file, or `None` if the budget was never held, and what was tried.
@@ -61,36 +81,39 @@ def within(
         ValueError: If there are no images of choice.
     """
     judge = _judge(exporter, max_drop)
-    image = exporter.splits.compared[0]
-
-    def try_out(made: Candidate) -> Trial:
-        return judge(made, _latencies({"it": made}, image)["it"])
-
-    made = exporter.convert(recipe)
-    trials = [try_out(made)]
+    made = [exporter.convert(recipe)]
+    trials = [judge(made[0])]
+    listener(trials[0])
     if not trials[0].holds and QUANTIZATION_RECIPES[recipe].rules:
-        order = exporter.most_damaging(made)
-        counts = _counts(len(order))
+        damage = exporter.damage(made[0])
+        counts = _counts(len(damage.layers))
         bar = tqdm(counts, desc="Protecting", leave=False, delay=2, disable=None)
         for count in bar:
-            made = exporter.protect(made, order[:count])
-            trials.append(try_out(made))
+            made.append(exporter.protect(made[0], damage.first(count)))
+            trials.append(judge(made[-1]))
+            listener(trials[-1])
             if trials[-1].holds:
                 break
-    return (_with_choice(exporter, made) if trials[-1].holds else None), trials
+    trials = _timed(exporter, made, trials)
+    return (_with_choice(exporter, made[-1]) if trials[-1].holds else None), trials
 
 
 def fastest(
-    exporter: Exporter, max_drop: float
+    exporter: Exporter, max_drop: float, listener: Listener = lambda trial: None
 ) -> tuple[Candidate | None, list[Trial]]:
     """The fastest recipe within the budget, no layer protected; as `within`.
 
     Recipes that the model does not bear are left out.
     """
     judge = _judge(exporter, max_drop)
-    made, _ = exporter.convert_all()
-    latencies = _latencies(made, exporter.splits.compared[0])
-    trials = [judge(it, latencies[recipe]) for recipe, it in made.items()]
+    trials = []
+
+    def hear(candidate: Candidate) -> None:
+        trials.append(judge(candidate))
+        listener(trials[-1])
+
+    made, _ = exporter.convert_all(hear)
+    trials = _timed(exporter, list(made.values()), trials)
     trials.sort(key=lambda trial: trial.latency_ms)
     best = next((trial.recipe for trial in trials if trial.holds), None)
     return (_with_choice(exporter, made[best]) if best else None), trials
@@ -104,60 +127,58 @@ def _with_choice(exporter: Exporter, made: Candidate) -> Candidate:
 def table(trials: list[Trial]) -> str:
     """The trials as a table in Markdown."""
     lines = [
-        "| format | layers protected | validation top-1 | points lost | ms | |",
+        "| format | layers protected | validation top-1 | points lost, 95 % | ms | |",
         "|---|---|---|---|---|---|",
     ]
     for trial in trials:
         verdict = "holds" if trial.holds else "too much"
         lines.append(
             f"| {trial.recipe} | {trial.protected} | {trial.top1:.2%} | "
-            f"{trial.drop:.2f} | {trial.latency_ms:.2f} | {verdict} |"
+            f"{trial.drop:.2f} ± {trial.interval:.2f} | {trial.latency_ms:.2f} | "
+            f"{verdict} |"
         )
     return "\n".join(lines)
 
 
-def _judge(exporter: Exporter, max_drop: float) -> Callable[[Candidate, float], Trial]:
+def _judge(exporter: Exporter, max_drop: float) -> Callable[[Candidate], Trial]:
     images = exporter.splits.choice
     if images is None:
         raise ValueError("A budget needs images with labels to measure top-1 on.")
     labels, rows = predict({"keras": exporter.origin.classifier}, images)
-    reference = _top1(labels, rows["keras"])
+    reference = rows["keras"].argmax(axis=1) == labels
 
-    def judge(made: Candidate, latency_ms: float) -> Trial:
+    def judge(made: Candidate) -> Trial:
         classifier = Classifier.of_flatbuffer(made.content)
-        top1 = _top1(*_only(predict({"it": classifier}, images)))
-        drop = round(100 * (reference - top1), 6)
+        _, found = predict({"it": classifier}, images)
+        right = found["it"].argmax(axis=1) == labels
+        lost = 100 * (reference.astype(float) - right)
         return Trial(
             made.recipe.name,
             len(made.protected),
-            top1,
-            drop,
-            latency_ms,
+            float(right.mean()),
+            drop := round(float(lost.mean()), 6),
+            float(1.96 * lost.std() / np.sqrt(len(lost))),
             drop <= max_drop,
         )
 
     return judge
 
 
-def _latencies(made: dict[str, Candidate], image: np.ndarray) -> dict[str, float]:
-    classifiers = {
-        name: Classifier.of_flatbuffer(it.content) for name, it in made.items()
-    }
-    return median_latency_ms(
-        {
-            name: lambda it=it: it.probabilities(image[None])
-            for name, it in classifiers.items()
-        }
-    )
+def _timed(
+    exporter: Exporter, made: Sequence[Candidate], trials: Sequence[Trial]
+) -> list[Trial]:
+    """The trials with their latencies, measured in turn so that noise hits all alike."""
+    times = _latencies(made, exporter.splits.compared[0])
+    pairs = zip(trials, times, strict=True)
+    return [dataclasses.replace(trial, latency_ms=ms) for trial, ms in pairs]
 
 
-def _top1(labels: np.ndarray, rows: np.ndarray) -> float:
-    return float(np.mean(rows.argmax(axis=1) == labels))
-
-
-def _only(predictions):
-    labels, rows = predictions
-    return labels, rows["it"]
+def _latencies(made: Sequence[Candidate], image: np.ndarray) -> list[float]:
+    runs = {}
+    for index, it in enumerate(made):
+        classifier = Classifier.of_flatbuffer(it.content)
+        runs[index] = functools.partial(classifier.probabilities, image[None])
+    return list(median_latency_ms(runs).values())
 
 
 def _counts(total: int) -> list[int]:

@@ -13,11 +13,17 @@ from keras_vit_export.float_models import FloatModels
 from keras_vit_export.graph.convert import convert_graph
 from keras_vit_export.graph.forward import NORMED
 from keras_vit_export.graph.inference import Graph
+from keras_vit_export.graph.rotation import NONE, Rotation, why_not_rotated
 from keras_vit_export.quantization import calibration, sensitivity
 from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import QuantizationRecipe
 from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.splits import Splits
+
+# Seeds of the rotations of the stream that are tried, and what one has to gain: it
+# costs nothing while running, but a difference as small is chance.
+SEEDS = (0, 1)
+LEAST_TURN_DB = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +36,10 @@ class Candidate:
         float_model: What was quantized.
         method: How ranges were chosen, or weights of less than 8 bits rounded; or empty.
         smoothed: Branches whose norm shares a scale with its readers.
+        rotation: Of the graph.
+        not_rotated: Why the stream could not be; empty if it could, or need not.
         protected: Scopes of layers kept in higher precision.
+        snr_db: Of its logits on the images to compare on; `None` if nothing was chosen.
         chosen_on: Number of images that something was chosen on.
     """
 
@@ -39,7 +48,10 @@ class Candidate:
     float_model: bytes
     method: str = ""
     smoothed: tuple[str, ...] = ()
+    rotation: Rotation = NONE
+    not_rotated: str = ""
     protected: tuple[str, ...] = ()
+    snr_db: float | None = None
     chosen_on: int = 0
 
 
@@ -62,14 +74,13 @@ class Candidates:
             RuntimeError: If it could not be applied to all of the model.
         """
         plain = self._floats.file(recipe.without)
-        if not recipe.images_for:
-            return Candidate(quantize(plain, recipe), recipe, plain)
-        if self._splits.calibration is None:
+        if recipe.images_for and self._splits.calibration is None:
             raise ValueError(
                 f"Recipe {recipe.name!r} needs images {recipe.images_for}."
             )
-        best, snr = self._best_by_method(plain, recipe)
-        return self._smoothed_if_better(best, snr)
+        made = self._by_best_method(Candidate(b"", recipe, plain))
+        made = self._rotated_if_better(made)
+        return self._smoothed_if_better(made) if recipe.images_for else made
 
     def quantize(
         self, float_model: bytes, recipe: QuantizationRecipe, method: str
@@ -84,48 +95,89 @@ class Candidates:
         content = self.quantize(candidate.float_model, recipe, candidate.method)
         return dataclasses.replace(candidate, content=content, recipe=recipe)
 
-    def most_damaging(self, candidate: Candidate) -> list[str]:
-        """Scopes of the layers of a file, the one that does most damage alone first."""
+    def damage(self, candidate: Candidate) -> sensitivity.Damage:
+        """The layers of a file, by the damage that each does alone."""
         float_model = candidate.float_model
         recipe, ranges, examples = self._inputs(
             float_model, candidate.recipe, candidate.method
         )
         images = self._splits.compared
-        return list(sensitivity.sweep(float_model, recipe, ranges, images, examples))
+        return sensitivity.Damage(float_model, recipe, ranges, images, examples)
 
-    def _best_by_method(
-        self, float_model: bytes, recipe: QuantizationRecipe
-    ) -> tuple[Candidate, float]:
-        """The best of several ways to round or to choose ranges, and its SNR."""
-        bits = {rule.activations for rule in recipe.rules}
-        methods = recipe.roundings or (
-            calibration.METHODS if 8 in bits else ["min_max"]
+    def _by_best_method(self, candidate: Candidate) -> Candidate:
+        """Its float model by the best of several ways to round or to choose ranges."""
+        recipe, float_model = candidate.recipe, candidate.float_model
+        methods = recipe.roundings or ["min_max" if recipe.images_for else ""]
+        if recipe.has_ranges:
+            methods = calibration.METHODS
+        bar = tqdm(methods, desc="Choosing", leave=False, delay=2, disable=None)
+        tried = [
+            dataclasses.replace(
+                candidate,
+                content=self.quantize(float_model, recipe, method),
+                method=method,
+            )
+            for method in bar
+        ]
+        if len(tried) == 1:
+            return tried[0]
+        return max(map(self._scored, tried), key=lambda it: it.snr_db)
+
+    def _scored(self, candidate: Candidate) -> Candidate:
+        """The same with its SNR, against what all float models of it give."""
+        plain = self._floats.file(candidate.recipe.without)
+        snr_db = self._floats.snr(plain, candidate.content)
+        count = len(self._splits.compared)
+        return dataclasses.replace(candidate, snr_db=snr_db, chosen_on=count)
+
+    def _rotated_if_better(self, candidate: Candidate) -> Candidate:
+        """The file of a rotated graph, if it keeps more of the logits."""
+        recipe = candidate.recipe
+        if not recipe.gains_from_rotation or not self._floats.graph(recipe.without):
+            return candidate
+        if why := self._why_not_rotated(recipe):
+            return dataclasses.replace(candidate, not_rotated=why)
+        plain = best = self._scored(candidate)
+        for seed in SEEDS:
+            best = self._better(best, Rotation(seed))
+        best = self._better(best, best.rotation._replace(heads=0))
+        if best.snr_db <= plain.snr_db + LEAST_TURN_DB:
+            return plain
+        # The ranges that were best for outliers need not be so for the others.
+        return self._by_best_method(best) if recipe.has_ranges else best
+
+    def _why_not_rotated(self, recipe: QuantizationRecipe) -> str:
+        images = self._splits.compared
+        if images is None or len(images) < calibration.LEAST_IMAGES:
+            count = 0 if images is None else len(images)
+            return f"to choose on, there are {count} images"
+        return why_not_rotated(self._floats.graph(recipe.without))
+
+    def _better(self, best: Candidate, rotation: Rotation) -> Candidate:
+        """The best so far, or its recipe and method with this rotation."""
+        float_model = self._floats.file(best.recipe.without, rotation)
+        content = self.quantize(float_model, best.recipe, best.method)
+        rotated = dataclasses.replace(
+            best, content=content, float_model=float_model, rotation=rotation
         )
-        files = {it: self.quantize(float_model, recipe, it) for it in methods}
-        bar = tqdm(files, desc="Choosing", leave=False, delay=2, disable=None)
-        scores = {
-            method: self._floats.snr(float_model, files[method]) for method in bar
-        }
-        best = max(files, key=scores.get)
-        count = len(self._splits.compared) if len(files) > 1 else 0
-        candidate = Candidate(files[best], recipe, float_model, best, chosen_on=count)
-        return candidate, scores[best]
+        return max(best, self._scored(rotated), key=lambda it: it.snr_db)
 
-    def _smoothed_if_better(self, candidate: Candidate, snr: float) -> Candidate:
+    def _smoothed_if_better(self, candidate: Candidate) -> Candidate:
         """The file with scales between norms and dense layers, if they pay."""
-        graph = self._floats.graph(candidate.recipe.without)
+        graph = self._floats.graph(candidate.recipe.without, candidate.rotation)
         smoother = graph and self._smooth(graph, candidate)
         if smoother is graph:
             return candidate
         float_model = convert_graph(smoother)
         content = self.quantize(float_model, candidate.recipe, candidate.method)
-        if self._floats.snr(float_model, content) <= snr + LEAST_GAIN_DB:
-            return candidate
         pairs = zip(graph.branches, smoother.branches, strict=True)
         names = tuple(new.name for old, new in pairs if new is not old)
-        return dataclasses.replace(
+        smoothed = dataclasses.replace(
             candidate, content=content, float_model=float_model, smoothed=names
         )
+        candidate, smoothed = map(self._scored, (candidate, smoothed))
+        paid = smoothed.snr_db > candidate.snr_db + LEAST_GAIN_DB
+        return smoothed if paid else candidate
 
     def _smooth(self, graph: Graph, candidate: Candidate) -> Graph:
         """The graph with such scales; itself where the recipe can't use them."""

@@ -5,7 +5,7 @@ training images, choices made on validation images, figures reported on test ima
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 from keras_vit_device.classifier import Classifier
@@ -35,6 +35,7 @@ from keras_vit_export.quantization.recipes import (
     QuantizationRecipe,
     for_old_runtime,
 )
+from keras_vit_export.quantization.sensitivity import Damage
 from keras_vit_export.report.measure import Report, measure
 from keras_vit_export.splits import Images, find_splits, image_shape
 
@@ -164,8 +165,13 @@ class Exporter:
         recipe = QUANTIZATION_RECIPES[name]
         return for_old_runtime(recipe) if self._compat else recipe
 
-    def convert_all(self) -> tuple[dict[str, Candidate], dict[str, str]]:
+    def convert_all(
+        self, listener: Callable[[Candidate], None] = lambda candidate: None
+    ) -> tuple[dict[str, Candidate], dict[str, str]]:
         """Files of all recipes, and why others can't be had, both by recipe.
+
+        Args:
+            listener: Called with each file as it is made.
 
         Raises:
             RuntimeError: If none can be had.
@@ -176,15 +182,16 @@ class Exporter:
         ):
             try:
                 made[name] = self.convert(name)
+                listener(made[name])
             except RuntimeError as error:
                 refused[name] = one_line(error)
         if not made:
             raise RuntimeError(next(iter(refused.values())))
         return made, refused
 
-    def most_damaging(self, candidate: Candidate) -> list[str]:
-        """Scopes of the layers of a file, the one that does most damage alone first."""
-        return self._candidates.most_damaging(candidate)
+    def damage(self, candidate: Candidate) -> Damage:
+        """The layers of a file, by the damage that each does alone."""
+        return self._candidates.damage(candidate)
 
     def protect(self, candidate: Candidate, scopes: Sequence[str]) -> Candidate:
         """The file with these layers in higher precision, and no others."""
@@ -282,6 +289,8 @@ class Exporter:
             "taken_for_granted": self.taken_for_granted,
             "chosen": made.method,
             "smoothed": made.smoothed,
+            "rotated": str(made.rotation),
+            "not_rotated": made.not_rotated,
             "protected": made.protected,
             "pitfalls": pitfalls(made.content),
             "half": self.floats.half(made.float_model).as_dict(),

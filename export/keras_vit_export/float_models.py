@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 
 import numpy as np
+from keras_vit_device.tflite.metadata import digest
 from keras_vit_device.tflite.operations import read_operations
 
 from keras_vit_export.activations import logits_name, read_all, snr_db
@@ -12,6 +13,8 @@ from keras_vit_export.graph.convert import Origin, convert_as_it_is, convert_gra
 from keras_vit_export.graph.headroom import give_headroom
 from keras_vit_export.graph.inference import Graph
 from keras_vit_export.graph.rewrites import REWRITES, rewrite
+from keras_vit_export.graph.rotation import NONE, Rotation, rotate
+from keras_vit_export.graph.substitution import convert_alike
 from keras_vit_export.quantization import calibration
 from keras_vit_export.splits import Splits
 
@@ -30,16 +33,24 @@ class FloatModels:
     def __init__(self, origin: Origin, splits: Splits):
         self._origin, self._splits = origin, splits
         # Not by decorators: these would keep the models until the process ends.
-        for name in ("_prepare", "statistics", "half", "_exact_logits"):
+        for name in ("_prepare", "half", "_exact_logits"):
             setattr(self, name, functools.cache(getattr(self, name)))
+        # By digest: what was tried and not taken need not stay.
+        self._statistics: dict[str, Mapping[str, calibration.Statistics]] = {}
 
-    def graph(self, without: tuple[str, ...]) -> Graph | None:
+    def graph(
+        self, without: tuple[str, ...], rotation: Rotation = NONE
+    ) -> Graph | None:
         """The inference graph without these rewrites, or `None` if there is none."""
-        return self._prepare(without)[0]
+        graph, _ = self._prepare(without)
+        return graph and rotate(graph, rotation)
 
-    def file(self, without: tuple[str, ...]) -> bytes:
+    def file(self, without: tuple[str, ...], rotation: Rotation = NONE) -> bytes:
         """The float32 `.tflite` without these rewrites."""
-        return self._prepare(without)[1]
+        graph, file = self._prepare(without)
+        if graph is None or rotation == NONE:
+            return file
+        return convert_alike(rotate(graph, rotation), graph, file)
 
     def _prepare(self, without: tuple[str, ...]) -> tuple[Graph | None, bytes]:
         """Graph and file, in which no norm overflows in 16-bit floats."""
@@ -65,7 +76,11 @@ class FloatModels:
 
     def statistics(self, file: bytes) -> Mapping[str, calibration.Statistics]:
         """What each tensor of a file holds for the calibration images."""
-        return calibration.collect(file, self._splits.calibration)
+        name = digest(file)
+        if name not in self._statistics:
+            found = calibration.collect(file, self._splits.calibration)
+            self._statistics[name] = found
+        return self._statistics[name]
 
     def snr(self, file: bytes, quantized: bytes) -> float:
         """SNR in decibels that quantizing leaves of the logits, on the images to compare on."""

@@ -11,7 +11,7 @@ from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization import sensitivity
 from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
-from keras_vit_export.quantization.sensitivity import layers, only, sweep
+from keras_vit_export.quantization.sensitivity import layers, only
 
 from keras_vit import build_vit
 
@@ -33,26 +33,46 @@ def exporter(tiny, randomize, pixels):
     return Exporter(model, tf.data.Dataset.from_tensor_slices(pairs).batch(8))
 
 
-def test_the_sweep_goes_from_the_most_damaging_layer_to_the_least(exporter):
+def test_layers_come_kind_by_kind_the_worst_first(exporter):
     made = exporter.convert("dynamic_int8")
-    images = exporter.splits.compared
-    found = sweep(made.float_model, made.recipe, {}, images)
-    assert list(found.values()) == sorted(found.values())
+    damage = exporter.damage(made)
     # qkv and output, hidden and output, in two blocks; patches and head; and the
     # last block's query, which is made for fewer tokens.
-    assert len(found) == 4 * 2 + 2 + 1
+    count = 4 * 2 + 2 + 1
+    order = damage.first(count)
+    assert sorted(order) == sorted(damage.layers) and len(order) == count
+    assert order == [scope for kind in damage.kinds for scope in order if scope in kind]
+    assert len(damage.kinds) == 8
+    together = [damage.snr_db(kind) for kind in damage.kinds]
+    assert together == sorted(together)
+    for kind in damage.kinds:
+        alone = [damage.snr_db([scope]) for scope in order if scope in kind]
+        assert alone == sorted(alone)
+    images, scope = exporter.splits.compared, order[0]
     name = logits_name(read_operations(made.float_model))
     exact = read_all(made.float_model, [name], images)[name]
-    for scope in (next(iter(found)), next(reversed(found))):
-        alone = quantize(made.float_model, only(made.recipe, scope))
-        got = snr_db(exact, read_all(alone, [name], images)[name])
-        assert got == pytest.approx(found[scope])
+    alone = quantize(made.float_model, only(made.recipe, [scope]))
+    got = snr_db(exact, read_all(alone, [name], images)[name])
+    assert got == pytest.approx(damage.snr_db([scope]))
+
+
+def test_only_as_many_layers_are_swept_as_are_asked_for(exporter, monkeypatch):
+    damage = exporter.damage(exporter.convert("dynamic_int8"))
+    tried = []
+    monkeypatch.setattr(damage, "snr_db", lambda scopes: tried.append(1) or len(tried))
+    assert len(damage.first(1)) == 1
+    kinds = len(damage.kinds)
+    assert len(tried) == kinds + len(damage.kinds[0])
+    damage.first(1)
+    assert len(tried) == kinds + len(damage.kinds[0])
+    damage.first(len(damage.layers))
+    assert len(tried) == kinds + len(damage.layers)
 
 
 def test_a_sweep_quantizes_one_layer_alone(exporter):
     made = exporter.convert("dynamic_int8")
     scope = layers(made.float_model, made.recipe)[1]
-    content = quantize(made.float_model, only(made.recipe, scope))
+    content = quantize(made.float_model, only(made.recipe, [scope]))
     narrow = [it.scope for it in read_operations(content) if it.weight_type == "INT8"]
     assert narrow == [scope]
 
@@ -68,21 +88,21 @@ def test_a_sweep_rounds_as_the_file_does(exporter, monkeypatch):
     made = exporter.convert("int4")
     for method in QUANTIZATION_RECIPES["int4"].roundings:
         found.clear()
-        exporter.most_damaging(dataclasses.replace(made, method=method))
+        exporter.damage(dataclasses.replace(made, method=method)).first(1)
         assert found == {method}
 
 
 def test_protected_layers_stay_in_floats_and_only_they(exporter):
     made = exporter.convert("dynamic_int8")
-    order = exporter.most_damaging(made)
-    kept = exporter.protect(made, order[:2])
+    order = exporter.damage(made).first(2)
+    kept = exporter.protect(made, order)
     floats = [
         it.scope
         for it in read_operations(kept.content)
         if it.kind in WEIGHTED and it.weight_type == "FLOAT32"
     ]
-    assert set(floats) == set(order[:2])
-    assert kept.protected == tuple(order[:2])
+    assert set(floats) == set(order)
+    assert kept.protected == tuple(order)
 
 
 def test_protected_layers_of_integers_get_sixteen_bits(exporter):
@@ -98,11 +118,11 @@ def drops(top1s, monkeypatch):
     losses = iter(top1s)
 
     def judge(exporter, max_drop):
-        def it(made, latency_ms):
+        def it(made):
             drop = next(losses)
             count = len(made.protected)
             top1, holds = 1 - drop / 100, drop <= max_drop
-            return budget.Trial(made.recipe.name, count, top1, drop, latency_ms, holds)
+            return budget.Trial(made.recipe.name, count, top1, drop, 0.25, holds)
 
         return it
 
@@ -111,7 +131,13 @@ def drops(top1s, monkeypatch):
 
 def test_a_budget_protects_one_then_two_then_four(exporter, monkeypatch):
     drops([9.0, 5.0, 3.0, 0.4], monkeypatch)
-    made, trials = budget.within(exporter, "dynamic_int8", 0.5)
+    heard = []
+    made, trials = budget.within(exporter, "dynamic_int8", 0.5, heard.append)
+    assert [str(it) for it in heard] == [str(it) for it in trials]
+    assert str(heard[2]) == (
+        "dynamic_int8, 2 layers protected: 3.00 +- 0.25 points of top-1 lost"
+    )
+    assert heard[0].latency_ms is None and trials[0].latency_ms > 0
     assert [trial.protected for trial in trials] == [0, 1, 2, 4]
     assert [trial.holds for trial in trials] == [False, False, False, True]
     assert len(made.protected) == 4
@@ -157,7 +183,9 @@ def test_the_fastest_that_holds_is_taken(exporter, monkeypatch):
         monkeypatch,
     )
     speeds = {name: float(index) for index, name in enumerate(reversed(order))}
-    monkeypatch.setattr(budget, "_latencies", lambda made, image: speeds)
+    monkeypatch.setattr(
+        budget, "_latencies", lambda made, _: [speeds[it.recipe.name] for it in made]
+    )
     made, trials = budget.fastest(exporter, 0.5)
     assert made.recipe.name == "dynamic_int8", "float32 is slower, the rest lose more"
     assert [trial.latency_ms for trial in trials] == sorted(speeds.values())
@@ -167,3 +195,19 @@ def test_a_budget_needs_labels(tiny, pixels):
     exporter = Exporter(build_vit(tiny()), pixels)
     with pytest.raises(ValueError, match="needs images with labels"):
         budget.within(exporter, "dynamic_int8", 1.0)
+
+
+def test_points_lost_have_their_paired_interval(exporter, monkeypatch):
+    """Of 100 images, 3 are lost and 1 is won: differences of 1, -1 and 0."""
+    labels = np.zeros(100, int)
+    rows = {name: np.tile([1.0, 0.0], (100, 1)) for name in ("keras", "it")}
+    rows["keras"][3] = rows["it"][:3] = [0.0, 1.0]
+    monkeypatch.setattr(
+        budget, "predict", lambda given, _: (labels, {it: rows[it] for it in given})
+    )
+    trial = budget._judge(exporter, 1.0)(exporter.convert("float32"))
+    assert (trial.drop, trial.top1, trial.holds) == (2.0, 0.97, False)
+    lost = np.array([1, 1, 1, -1, *[0] * 96])
+    assert trial.interval == pytest.approx(100 * 1.96 * lost.std() / 10)
+    line = budget.table([dataclasses.replace(trial, latency_ms=1.0)]).splitlines()[-1]
+    assert f"| 2.00 ± {trial.interval:.2f} | 1.00 | too much |" in line

@@ -10,6 +10,7 @@ from keras_vit_export.activations import read_all
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.calibration import METHODS
 from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB
+from keras_vit_export.report.wording import details
 
 from keras_vit import build_vit
 
@@ -44,7 +45,7 @@ def test_outliers_of_the_stream_are_smoothed_and_stay_so_under_protection(
     with monkeypatch.context() as more:
         more.setattr("keras_vit_export.candidates.LEAST_GAIN_DB", 100)
         assert not exporter.convert("static_int8").smoothed
-    kept = exporter.protect(made, exporter.most_damaging(made)[:1])
+    kept = exporter.protect(made, exporter.damage(made).first(1))
     muls = operations(made.float_model)["MUL"]["float32"]
     assert operations(kept.content)["MUL"]["float32"] == muls
 
@@ -85,3 +86,47 @@ def test_layers_are_measured_on_images_of_choice(model, pixels, monkeypatch):
     assert len(exporter.floats.layer_snr_db(made.float_model, made.content)) == 5
     assert all((images == pixels[:4]).all() for images in used)
     assert len(used) == 2
+
+
+def outlying(tiny, rng):
+    """A model of which two channels of the stream stand far above the others."""
+    model = build_vit(tiny(width=32, mlp_dim=64, pool="mean"))
+    for weight in model.weights:
+        values = rng.normal(0.0, 0.3, weight.shape)
+        if "output_projection/kernel" in weight.path:
+            values[..., [3, 20]] *= 40.0
+        weight.assign(values)
+    return model
+
+
+@pytest.mark.parametrize("recipe", ["dynamic_int8", "static_int8"])
+def test_a_stream_with_outliers_is_rotated_if_that_pays(
+    recipe, tiny, pixels, rng, monkeypatch
+):
+    exporter = Exporter(outlying(tiny, rng), pixels)
+    made = exporter.convert(recipe)
+    assert made.rotation.stream is not None and "stream" in str(made.rotation)
+    monkeypatch.setattr("keras_vit_export.candidates.LEAST_TURN_DB", 100)
+    plain = exporter.convert(recipe)
+    assert not str(plain.rotation)
+    assert made.snr_db > plain.snr_db + 3
+    kept = exporter.protect(made, exporter.damage(made).first(1))
+    assert kept.rotation == made.rotation and kept.float_model == made.float_model
+
+
+@pytest.mark.parametrize(
+    ("fields", "count", "reason"),
+    [
+        ({}, 4, "to choose on, there are 4 images"),
+        ({"pool": "map", "norm_after_pool": True}, 8, "its pool weighs tokens"),
+    ],
+)
+def test_why_a_stream_is_not_rotated_is_said(fields, count, reason, tiny, rng):
+    images = rng.integers(0, 256, (count, 8, 12, 3)).astype("uint8")
+    model = build_vit(tiny(**fields))
+    for recipe in ("dynamic_int8", "float16"):
+        _, report = export(model, recipe, images)
+        rotatable = recipe == "dynamic_int8"
+        assert report.not_rotated.startswith(reason) == rotatable
+        assert (f"Not rotated: {reason}" in details(report)) == rotatable
+        assert not report.rotated

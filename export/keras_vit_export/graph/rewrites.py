@@ -110,7 +110,7 @@ def fold_key_and_value_biases(graph: Graph) -> Graph:
             output=replace(layer.output, bias=bias),
         )
 
-    return _with_attention(graph, fold)
+    return with_attention(graph, fold)
 
 
 def fold_query_scale(graph: Graph) -> Graph:
@@ -131,7 +131,7 @@ def fold_query_scale(graph: Graph) -> Graph:
         )
         return replace(layer, query_norm=norm, scale=1.0)
 
-    return _with_attention(graph, fold)
+    return with_attention(graph, fold)
 
 
 def fold_probe(graph: Graph) -> Graph:
@@ -162,25 +162,14 @@ def centre_stream(graph: Graph) -> Graph:
 
     Source: https://arxiv.org/abs/2305.14858, section 3.1 (Pre-RMSNorm).
     """
-    if graph.norm_after_pool and graph.pool.kind in ("map", "sequence"):
+    if not reads_through_norms(graph) or graph.heads[0].norm.centred:
         return graph
-    graph = fold_layer_scale(graph)
-    patches = Convolution(_centre(graph.patches.kernel), _centre(graph.patches.bias))
-    branches = (
-        _with_output(
-            replace(branch, norm=replace(branch.norm, centred=True)),
-            lambda dense: Dense(_centre(dense.kernel), _centre(dense.bias)),
-        )
-        for branch in graph.branches
+    graph = with_writers(fold_layer_scale(graph), _centre)
+    branches, heads = (
+        tuple(replace(it, norm=replace(it.norm, centred=True)) for it in readers)
+        for readers in (graph.branches, graph.heads)
     )
-    heads = (replace(it, norm=replace(it.norm, centred=True)) for it in graph.heads)
-    return graph.replace(
-        patches=patches,
-        prefix=_centre(graph.prefix),
-        positions=_centre(graph.positions),
-        branches=tuple(branches),
-        heads=tuple(heads),
-    )
+    return graph.replace(branches=branches, heads=heads)
 
 
 def prune_last_block(graph: Graph) -> Graph:
@@ -200,7 +189,7 @@ def prune_last_block(graph: Graph) -> Graph:
 
 def fuse_queries_keys_values(graph: Graph) -> Graph:
     """One dense layer, RESHAPE and TRANSPOSE for Q, K and V together, then SPLIT."""
-    return _with_attention(graph, lambda layer: replace(layer, fused=True))
+    return with_attention(graph, lambda layer: replace(layer, fused=True))
 
 
 REWRITES: dict[str, Callable[[Graph], Graph]] = {
@@ -235,12 +224,62 @@ def rewrite(graph: Graph, names: Iterable[str] = tuple(REWRITES)) -> Graph:
     return graph
 
 
+def reads_through_norms(graph: Graph) -> bool:
+    """Whether nothing but norms reads the stream: some pools weigh tokens before."""
+    return not (graph.norm_after_pool and graph.pool.kind in ("map", "sequence"))
+
+
+def with_writers(graph: Graph, change: Callable[[np.ndarray], np.ndarray]) -> Graph:
+    """The graph with all that is written to the stream changed, `(..., d)` each.
+
+    The branches have no LayerScale.
+    """
+
+    def both(dense: Dense) -> Dense:
+        return Dense(change(dense.kernel), change(dense.bias))
+
+    return graph.replace(
+        patches=Convolution(change(graph.patches.kernel), change(graph.patches.bias)),
+        prefix=change(graph.prefix),
+        positions=change(graph.positions),
+        branches=tuple(_with_output(branch, both) for branch in graph.branches),
+    )
+
+
+def with_readers(graph: Graph, change: Callable[[Dense], Dense]) -> Graph:
+    """The graph with all dense layers changed that read the stream through a norm."""
+
+    def maybe(dense: Dense | None) -> Dense | None:
+        return None if dense is None else change(dense)
+
+    def parts(layer: Attention | FeedForward, *names: str) -> Attention | FeedForward:
+        return replace(layer, **{it: maybe(getattr(layer, it)) for it in names})
+
+    def branch(it: Branch) -> Branch:
+        names = ("hidden", "hidden_value")
+        if isinstance(it.layer, Attention):
+            names = ("query", "key", "value", "scores")
+        return replace(it, layer=parts(it.layer, *names))
+
+    pool, heads = graph.pool, graph.heads
+    if pool.kind == "map":  # the head reads what the pool makes of the tokens
+        layer = parts(pool.attention, "key", "value", "scores")
+        pool = replace(pool, attention=layer)
+    else:
+        pool = replace(pool, importance=maybe(pool.importance))
+        heads = tuple(
+            replace(it, layers=(change(it.layers[0]), *it.layers[1:])) for it in heads
+        )
+    branches = tuple(map(branch, graph.branches))
+    return graph.replace(branches=branches, pool=pool, heads=heads)
+
+
 def _with_output(branch: Branch, change: Callable[[Dense], Dense]) -> Branch:
     layer = replace(branch.layer, output=change(branch.layer.output))
     return replace(branch, layer=layer)
 
 
-def _with_attention(graph: Graph, change: Callable[[Attention], Attention]) -> Graph:
+def with_attention(graph: Graph, change: Callable[[Attention], Attention]) -> Graph:
     branches = tuple(
         replace(branch, layer=change(branch.layer))
         if isinstance(branch.layer, Attention)

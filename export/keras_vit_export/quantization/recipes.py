@@ -127,6 +127,20 @@ class QuantizationRecipe:
             return "to measure the ranges of activations on"
         return ""
 
+    @property
+    def has_ranges(self) -> bool:
+        """Whether ranges of 8 bits are to be chosen for activations."""
+        return any(rule.activations == 8 for rule in self.rules)
+
+    @property
+    def gains_from_rotation(self) -> bool:
+        """Whether one scale serves numbers that outliers may stand among.
+
+        Not where dense layers are floats, or what they read has 16 bits.
+        """
+        dense = self.rule_for("FULLY_CONNECTED", "block_00_mlp_hidden;")
+        return dense is not None and dense.algorithm != CAST and dense.activations != 16
+
     def with_rounding(self, algorithm: str) -> Self:
         """The recipe with this algorithm for weights of less than 8 bits."""
         rules = tuple(

@@ -1,8 +1,9 @@
 """Which layers suffer most from a recipe, each quantized alone."""
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from keras_vit_device.tflite.operations import WEIGHTED, Operation, read_operations
@@ -29,14 +30,12 @@ def _is_quantized(operation: Operation, recipe: QuantizationRecipe) -> bool:
     return rule is not None and bool(rule.activations or operation.weight_type)
 
 
-def sweep(
-    float_model: bytes,
-    recipe: QuantizationRecipe,
-    ranges: Mapping[str, Range],
-    images: np.ndarray,
-    examples: np.ndarray | None = None,
-) -> dict[str, float]:
-    """SNR of the logits in dB with one layer quantized at a time, the worst first.
+class Damage:
+    """Layers of a file, by the damage that a recipe does to each alone.
+
+    First all layers of a kind are quantized together, as the outputs of all attentions;
+    then, of the kind that suffers most, one at a time; of the next kinds as far as
+    anybody asks.
 
     Args:
         float_model: The file's content.
@@ -45,19 +44,58 @@ def sweep(
         images: Uint8 `(count, height, width, c)`: SNR is measured on them.
         examples: The same, for rules of GPTQ.
     """
-    name = logits_name(read_operations(float_model))
-    expected = read_all(float_model, [name], images)[name]
-    found = {}
-    scopes = layers(float_model, recipe)
-    for scope in tqdm(scopes, desc="Sweeping", leave=False, delay=2, disable=None):
-        model = quantize(float_model, only(recipe, scope), ranges, examples)
-        found[scope] = snr_db(expected, read_all(model, [name], images)[name])
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+    def __init__(
+        self,
+        float_model: bytes,
+        recipe: QuantizationRecipe,
+        ranges: Mapping[str, Range],
+        images: np.ndarray,
+        examples: np.ndarray | None = None,
+    ):
+        self._float_model, self._recipe = float_model, recipe
+        self._ranges, self._examples = ranges, examples
+        self._images = images
+        self._found: list[str] = []
+        self._name = logits_name(read_operations(float_model))
+        self._expected = read_all(float_model, [self._name], images)[self._name]
+        self.layers = layers(float_model, recipe)
+
+    def first(self, count: int) -> list[str]:
+        """Scopes of so many layers, the one of the worst kind that suffers most first."""
+        for kind in self.kinds:
+            if len(self._found) >= count:
+                break
+            if kind[0] not in self._found:
+                alone = self._sorted([(scope,) for scope in kind])
+                self._found += [scope for (scope,) in alone]
+        return self._found[:count]
+
+    @functools.cached_property
+    def kinds(self) -> list[tuple[str, ...]]:
+        """Scopes of the layers of each kind, the kind that suffers most first."""
+        kinds: dict[str, tuple[str, ...]] = {}
+        for scope in self.layers:
+            kind = re.sub(r"\d+", "#", scope)
+            kinds[kind] = (*kinds.get(kind, ()), scope)
+        return self._sorted(list(kinds.values()))
+
+    def _sorted(self, groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+        bar = tqdm(groups, desc="Sweeping", leave=False, delay=2, disable=None)
+        found = {group: self.snr_db(group) for group in bar}
+        return sorted(found, key=found.get)
+
+    def snr_db(self, scopes: Sequence[str]) -> float:
+        """SNR of the logits in dB with these layers quantized, and no others."""
+        recipe = only(self._recipe, scopes)
+        model = quantize(self._float_model, recipe, self._ranges, self._examples)
+        found = read_all(model, [self._name], self._images)
+        return snr_db(self._expected, found[self._name])
 
 
-def only(recipe: QuantizationRecipe, scope: str) -> QuantizationRecipe:
-    """The recipe for one layer, the rest in float32."""
-    exact = f"^{re.escape(scope)}$"
+def only(recipe: QuantizationRecipe, scopes: Sequence[str]) -> QuantizationRecipe:
+    """The recipe for some layers, the rest in float32."""
+    exact = "|".join(f"^{re.escape(scope)}$" for scope in scopes)
     rules = tuple(
         dataclasses.replace(rule, scope=f"(?={exact}){rule.scope}")
         for rule in recipe.rules

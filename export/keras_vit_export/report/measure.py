@@ -61,6 +61,8 @@ class Report:
         not_rewritten: Why there are none; empty if there are.
         chosen: How the ranges of activations, or 4-bit weights, were chosen, or empty.
         smoothed: Names of the branches whose norm shares a scale with its readers.
+        rotated: What of the graph was rotated, in words, or empty.
+        not_rotated: Why its stream could not be; empty if it could, or need not.
         protected: Operations kept in higher precision.
         pitfalls: Operations that some GPU answers wrongly or refuses, with the reason,
             by name; none in graphs of ours.
@@ -98,6 +100,8 @@ class Report:
     not_rewritten: str = ""
     chosen: str = ""
     smoothed: tuple[str, ...] = ()
+    rotated: str = ""
+    not_rotated: str = ""
     protected: tuple[str, ...] = ()
     pitfalls: dict[str, str] = dataclasses.field(default_factory=dict)
     half: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -234,6 +234,9 @@ def _details(report, alone: bool) -> str:
         or escape(f"None. {report.not_rewritten}".strip()),
         "Ranges or 4-bit rounding by": _codes([report.chosen] if report.chosen else [])
         or "not calibrated",
+        "Rotated": escape(
+            report.rotated or " ".join(filter(None, ("nothing", report.not_rotated)))
+        ),
         "Branches smoothed": _codes(report.smoothed) or "none",
         "Protected operations": _codes(report.protected) or "none",
         "In 16-bit floats": "<br>".join(

@@ -96,6 +96,10 @@ def _origin(report: "Report") -> list[str]:
         lines.append(f"Not rewritten: {report.not_rewritten}")
     if report.chosen:
         lines.append(f"Chosen: {report.chosen}; {len(report.smoothed)} norms smoothed")
+    if report.rotated:
+        lines.append(f"Rotated: {report.rotated}")
+    if report.not_rotated:
+        lines.append(f"Not rotated: {report.not_rotated}")
     lines += [f"In higher precision: {scope}" for scope in report.protected]
     for purpose, split in report.splits.items():
         part = f"{split['images']} {split['split']}"

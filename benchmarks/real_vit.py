@@ -1,0 +1,123 @@
+"""What each recipe costs a real pretrained ViT-S/14, on all Fashion-MNIST test images.
+
+    make real-vit                                  the weights, into runs/real_vit
+    python benchmarks/real_vit.py --size 98        a probe, and every recipe on it
+
+The head is a linear probe, scikit-learn's logistic regression on the class tokens of
+3,000 training images. Recipes are calibrated on training images, chosen on validation
+images and held against the Keras model on the test images: points of top-1 lost with
+their paired 95 % interval, agreement, SNR of the logits, size, seconds of export.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import numpy as np
+from accuracy import Parallel
+from keras_vit_export.exporter import Exporter
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
+from keras_vit_export.report.measure import environment, predict
+from sklearn.linear_model import LogisticRegression
+
+import keras_vit
+from keras_vit.features import feature_model
+from keras_vit.files import load_model, save_model
+from keras_vit.weights import read_checkpoint
+
+DATASET = "fashion_mnist"
+PROBED = 3000  # training images
+BATCH = 50
+
+
+def make_probe(weights: pathlib.Path, size: int, path: pathlib.Path) -> None:
+    """The pretrained model with a head that scikit-learn has fitted."""
+    source = keras_vit.data.find_source(DATASET)
+    model = read_checkpoint(
+        weights, image_size=size, num_classes=10, class_names=source.class_names
+    ).model
+    data = source.load(keras_vit.config_of(model), batch_size=BATCH)
+    features = feature_model(model, "token")
+    rows, labels = [], []
+    for images, truth in data.train.take(PROBED // BATCH).as_numpy_iterator():
+        rows.append(features.predict_on_batch(images.astype("float32")))
+        labels.append(truth)
+    rows, labels = map(np.concatenate, (rows, labels))
+    probe = LogisticRegression(max_iter=5000).fit(rows, labels)
+    head = model.get_layer("head").logits
+    head.kernel.assign(probe.coef_.T)
+    head.bias.assign(probe.intercept_)
+    save_model(model, path)
+
+
+def measure(path: pathlib.Path, recipes: list[str], limit: int | None) -> list[dict]:
+    """What each recipe costs, a row each."""
+    model = load_model(path)
+    data = keras_vit.load_data(DATASET, keras_vit.config_of(model), batch_size=BATCH)
+    exporter = Exporter(model, data)
+    made, rows = {}, []
+    exporter.floats.file(())  # its conversion is no recipe's
+    for name in recipes:
+        begin = time.process_time()
+        made[name] = exporter.convert(name)
+        rows.append({"recipe": name, "cpu_s": time.process_time() - begin})
+        print(f"{name}: {rows[-1]['cpu_s']:.0f} CPU seconds", flush=True)
+    everyone = {name: Parallel(it.content) for name, it in made.items()}
+    everyone = {"keras": exporter.origin.classifier} | everyone
+    test = data.test if limit is None else data.test.take(limit // BATCH)
+    labels, answers = predict(everyone, test)
+    classes = {name: it.argmax(axis=1) for name, it in answers.items()}
+    right = {name: it == labels for name, it in classes.items()}
+    print(f"Keras: {right['keras'].mean():.2%} of {len(labels):,} images")
+    for row in rows:
+        name = row["recipe"]
+        lost = 100 * (right["keras"].astype(float) - right[name])
+        row |= {
+            "top1": float(right[name].mean()),
+            "lost": float(lost.mean()),
+            "interval": float(1.96 * lost.std() / len(lost) ** 0.5),
+            "agreement": float(np.mean(classes[name] == classes["keras"])),
+            "snr_db": exporter.floats.snr(made[name].float_model, made[name].content),
+            "rotated": str(made[name].rotation),
+            "chosen": made[name].method,
+            "mb": len(made[name].content) / 1e6,
+        }
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| format | top-1 | points lost | agreement | dB | MB | rotated | by | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {it['recipe']} | {it['top1']:.2%} | {it['lost']:+.2f} ± {it['interval']:.2f} "
+        f"| {it['agreement']:.2%} | {it['snr_db']:.1f} | {it['mb']:.1f} "
+        f"| {it['rotated'] or 'no'} | {it['chosen']} | {it['cpu_s']:.0f} |"
+        for it in rows
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--weights", type=pathlib.Path, default="runs/real_vit")
+    parser.add_argument("--size", type=int, default=98, help="pixels a side")
+    parser.add_argument("--recipes", default=",".join(QUANTIZATION_RECIPES))
+    parser.add_argument("--images", type=int, help="test images (default: all)")
+    parser.add_argument("--json", type=pathlib.Path)
+    options = parser.parse_args()
+    path = options.weights / f"probe_{options.size}.keras"
+    if not path.exists():
+        make_probe(options.weights, options.size, path)
+    print(", ".join(f"{name} {it}" for name, it in environment().items()))
+    rows = measure(path, options.recipes.split(","), options.images)
+    print(f"\n{table(rows)}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
