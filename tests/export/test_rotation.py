@@ -22,16 +22,16 @@ __all__ = ["image", "make"]  # fixtures
 def test_rotations_change_no_logits(index, make, image):
     model = make(**COVERING[index])
     difference = differences(model, image)
-    for names in (REWRITES, REWRITES.keys() - {"fuse_queries_keys_values"}):
-        graph = rewrite(inference.read(model), names)
-        stream, heads = rotate_stream(graph, 3), rotate_heads(graph, 3)
-        both = rotate_heads(rotate_stream(stream, 4), 5)
-        for it in (stream, heads, both, centre_stream(stream)):
-            assert difference(it) <= 1e-5
-        assert (stream is graph) == bool(why_not_rotated(graph))
-        if stream is not graph:
-            assert np.abs(stream.positions - graph.positions).max() > 0.01
-            assert centre_stream(stream) is stream
+    others = REWRITES.keys() - {"fuse_queries_keys_values"}
+    graph = rewrite(inference.read(model), others if index % 2 else REWRITES)
+    stream = rotate_stream(graph, 3)
+    both = rotate_heads(stream, 3)
+    for it in (both, rotate_stream(both, 4)):
+        assert difference(it) <= 1e-5
+    assert (stream is graph) == bool(why_not_rotated(graph))
+    if stream is not graph:
+        assert np.abs(stream.positions - graph.positions).max() > 0.01
+        assert centre_stream(stream) is stream
 
 
 @pytest.mark.parametrize("width", [6, 8, 12, 80, 192, 384, 768, 1280, 1408])

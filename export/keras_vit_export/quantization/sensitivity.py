@@ -67,7 +67,7 @@ class Damage:
             if len(self._found) >= count:
                 break
             if kind[0] not in self._found:
-                alone = self._sorted([(scope,) for scope in kind])
+                alone = self._sort([(scope,) for scope in kind])
                 self._found += [scope for (scope,) in alone]
         return self._found[:count]
 
@@ -78,9 +78,9 @@ class Damage:
         for scope in self.layers:
             kind = re.sub(r"\d+", "#", scope)
             kinds[kind] = (*kinds.get(kind, ()), scope)
-        return self._sorted(list(kinds.values()))
+        return self._sort(list(kinds.values()))
 
-    def _sorted(self, groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    def _sort(self, groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
         bar = tqdm(groups, desc="Sweeping", leave=False, delay=2, disable=None)
         found = {group: self.snr_db(group) for group in bar}
         return sorted(found, key=found.get)
