@@ -182,9 +182,10 @@ class Exporter:
         ):
             try:
                 made[name] = self.convert(name)
-                listener(made[name])
             except RuntimeError as error:
                 refused[name] = one_line(error)
+            else:
+                listener(made[name])
         if not made:
             raise RuntimeError(next(iter(refused.values())))
         return made, refused

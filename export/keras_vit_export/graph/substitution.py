@@ -3,6 +3,8 @@
 To convert takes seconds, and graphs that differ in numbers alone are compared.
 """
 
+from collections import Counter
+
 import numpy as np
 import tensorflow as tf
 from keras_vit_device.tflite.operations import read_graph
@@ -31,14 +33,14 @@ def convert_alike(graph: Graph, other: Graph, file: bytes) -> bytes:
     content = read_graph(file)
     buffers = [it for it in content.buffers if it.data is not None]
     places = {np.asarray(it.data).tobytes(): it for it in buffers}
-    taken = set()
+    alike = Counter(array.tobytes() for array in old.values())
     for name, array in old.items():
         if np.array_equal(array, new[name]):
             continue
-        if (found := _find(array, places)) is None or found[0] in taken:
+        # One that changes and one that does not may be the same in the file.
+        if alike[array.tobytes()] > 1 or (found := _find(array, places)) is None:
             return convert_graph(graph)
         place, axes = found
-        taken.add(place)
         turned = np.ascontiguousarray(new[name].transpose(axes))
         places[place].data = turned.view(np.uint8).reshape(-1)
     return pack(content)
