@@ -23,7 +23,7 @@ from keras_vit_device.tflite.operations import read_operations
 from keras_vit_export.activations import read_all
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
-from keras_vit_export.report.measure import environment, predict
+from keras_vit_export.report.measure import environment, points_lost, predict
 
 import keras_vit
 
@@ -164,17 +164,11 @@ def loss(results: list[dict], name: str) -> tuple[float, float]:
 
     The models' answers to one image count as one, their mean.
     """
-    differences = np.mean(
-        [
-            it["float32"]["right"].astype(float) - it[name]["right"].astype(float)
-            for it in results
-        ],
-        axis=0,
+    reference, right = (
+        np.mean([it[file]["right"] for it in results], axis=0)
+        for file in ("float32", name)
     )
-    return (
-        100 * differences.mean(),
-        196 * differences.std() / np.sqrt(len(differences)),
-    )
+    return points_lost(reference, right)
 
 
 def table(results: list[dict]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from accuracy import Parallel
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
-from keras_vit_export.report.measure import environment, predict
+from keras_vit_export.report.measure import environment, points_lost, predict
 from sklearn.linear_model import LogisticRegression
 
 import keras_vit
@@ -72,11 +72,11 @@ def measure(path: pathlib.Path, recipes: list[str], limit: int | None) -> list[d
     print(f"Keras: {right['keras'].mean():.2%} of {len(labels):,} images")
     for row in rows:
         name = row["recipe"]
-        lost = 100 * (right["keras"].astype(float) - right[name])
+        lost, interval = points_lost(right["keras"], right[name])
         row |= {
             "top1": float(right[name].mean()),
-            "lost": float(lost.mean()),
-            "interval": float(1.96 * lost.std() / len(lost) ** 0.5),
+            "lost": lost,
+            "interval": interval,
             "agreement": float(np.mean(classes[name] == classes["keras"])),
             "snr_db": exporter.floats.snr(made[name].float_model, made[name].content),
             "rotated": str(made[name].rotation),

@@ -125,12 +125,9 @@ def _unknown_class(node: dict[str, Any]) -> tuple[str, str] | None:
     """(module, name) of a class that is neither Keras' nor registered."""
     module, name = str(node.get("module") or ""), node["class_name"]
     registered = node.get("registered_name")
-    named = isinstance(registered, str) and registered
-    if not named or module.split(".")[0] in (
-        "",
-        "builtins",
-        "keras",
-    ):
+    if not isinstance(registered, str) or not registered:
+        return None
+    if module.split(".")[0] in ("", "builtins", "keras"):
         return None
     if keras.saving.get_registered_object(registered) is not None:
         return None

@@ -15,7 +15,11 @@ from tqdm import tqdm
 from keras_vit_export.candidates import Candidate
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
-from keras_vit_export.report.measure import median_latency_ms, predict
+from keras_vit_export.report.measure import (
+    median_latency_ms,
+    points_lost,
+    predict,
+)
 
 # Points of top-1 that the fastest recipe may lose where nothing else is said.
 DEFAULT_MAX_DROP = 0.5
@@ -49,7 +53,7 @@ class Trial:
         layers = f", {self.protected} layers protected" if self.protected else ""
         return (
             f"{self.recipe}{layers}: {self.drop:.2f} +- {self.interval:.2f} points of "
-            f"top-1 lost"
+            "top-1 lost"
         )
 
 
@@ -151,13 +155,14 @@ def _judge(exporter: Exporter, max_drop: float) -> Callable[[Candidate], Trial]:
         classifier = Classifier.of_flatbuffer(made.content)
         _, found = predict({"it": classifier}, images)
         right = found["it"].argmax(axis=1) == labels
-        lost = 100 * (reference.astype(float) - right)
+        drop, interval = points_lost(reference, right)
+        drop = round(drop, 6)
         return Trial(
             made.recipe.name,
             len(made.protected),
             float(right.mean()),
-            drop := round(float(lost.mean()), 6),
-            float(1.96 * lost.std() / np.sqrt(len(lost))),
+            drop,
+            interval,
             drop <= max_drop,
         )
 

@@ -92,8 +92,13 @@ class Candidates:
         self, candidate: Candidate, recipe: QuantizationRecipe
     ) -> Candidate:
         """The same file by another recipe, and all else as it was chosen."""
-        content = self.quantize(candidate.float_model, recipe, candidate.method)
-        return dataclasses.replace(candidate, content=content, recipe=recipe)
+        return self._requantize(candidate, recipe=recipe)
+
+    def _requantize(self, candidate: Candidate, **changes: Any) -> Candidate:
+        """The candidate with these changes, quantized anew and without a score."""
+        changed = dataclasses.replace(candidate, **changes, snr_db=None)
+        content = self.quantize(changed.float_model, changed.recipe, changed.method)
+        return dataclasses.replace(changed, content=content)
 
     def damage(self, candidate: Candidate) -> sensitivity.Damage:
         """The layers of a file, by the damage that each does alone."""
@@ -106,25 +111,20 @@ class Candidates:
 
     def _by_best_method(self, candidate: Candidate) -> Candidate:
         """Its float model by the best of several ways to round or to choose ranges."""
-        recipe, float_model = candidate.recipe, candidate.float_model
+        recipe = candidate.recipe
         methods = recipe.roundings or ["min_max" if recipe.images_for else ""]
         if recipe.has_ranges:
             methods = calibration.METHODS
         bar = tqdm(methods, desc="Choosing", leave=False, delay=2, disable=None)
-        tried = [
-            dataclasses.replace(
-                candidate,
-                content=self.quantize(float_model, recipe, method),
-                method=method,
-            )
-            for method in bar
-        ]
+        tried = [self._requantize(candidate, method=method) for method in bar]
         if len(tried) == 1:
             return tried[0]
         return max(map(self._scored, tried), key=lambda it: it.snr_db)
 
     def _scored(self, candidate: Candidate) -> Candidate:
         """The same with its SNR, against what all float models of it give."""
+        if candidate.snr_db is not None:
+            return candidate
         plain = self._floats.file(candidate.recipe.without)
         snr_db = self._floats.snr(plain, candidate.content)
         count = len(self._splits.compared)
@@ -156,10 +156,7 @@ class Candidates:
     def _better(self, best: Candidate, rotation: Rotation) -> Candidate:
         """The best so far, or its recipe and method with this rotation."""
         float_model = self._floats.file(best.recipe.without, rotation)
-        content = self.quantize(float_model, best.recipe, best.method)
-        rotated = dataclasses.replace(
-            best, content=content, float_model=float_model, rotation=rotation
-        )
+        rotated = self._requantize(best, float_model=float_model, rotation=rotation)
         return max(best, self._scored(rotated), key=lambda it: it.snr_db)
 
     def _smoothed_if_better(self, candidate: Candidate) -> Candidate:
@@ -168,12 +165,10 @@ class Candidates:
         smoother = graph and self._smooth(graph, candidate)
         if smoother is graph:
             return candidate
-        float_model = convert_graph(smoother)
-        content = self.quantize(float_model, candidate.recipe, candidate.method)
         pairs = zip(graph.branches, smoother.branches, strict=True)
         names = tuple(new.name for old, new in pairs if new is not old)
-        smoothed = dataclasses.replace(
-            candidate, content=content, float_model=float_model, smoothed=names
+        smoothed = self._requantize(
+            candidate, float_model=convert_graph(smoother), smoothed=names
         )
         candidate, smoothed = map(self._scored, (candidate, smoothed))
         paid = smoothed.snr_db > candidate.snr_db + LEAST_GAIN_DB
@@ -187,7 +182,7 @@ class Candidates:
             name = f"{branch.name}_norm/{NORMED}"
             if name in statistics:
                 rows[branch.name] = statistics[name].rows
-        dense = candidate.recipe.rule_for("FULLY_CONNECTED", "block_00_mlp_hidden;")
+        dense = candidate.recipe.dense
         if len(rows) < len(graph.branches) or dense.activations == 16:
             return graph
         return smooth(

@@ -17,12 +17,12 @@ from keras_vit_device.classifier import Classifier
 
 from keras_vit.files import load_model
 from keras_vit.weights.tensors import read
+from tests.device.bulk.running import DIGITS
 from tests.hostile.damage import mutated
-from tests.hostile.images import DIGITS
+from tests.hostile.images import EXTREMES, PICTURE
 from tests.hostile.saying import refusal, said
 
 NAMES = ("../x", "/etc/x", "", "a" * 60_000, "a\0b", "\x1b[2J", "a//b", "a\\b", ".")
-_NUMBERS = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 # Of an entry's record in the directory and before its content, and of the end.
 _RECORDS = {
     b"PK\1\2": ("<H", (4, 6, 8, 10, 28, 30, 32, 34), "<I", (16, 20, 24, 38, 42)),
@@ -94,7 +94,7 @@ def _forged(content: bytes, rng: random.Random) -> bytes:
             continue
         packing, fields = rng.choice((short, (long, wide)))
         at = rng.choice(places) + rng.choice(fields)
-        number = rng.choice(_NUMBERS) % (2**16 if packing == "<H" else 2**32)
+        number = rng.choice(EXTREMES) % (2**16 if packing == "<H" else 2**32)
         content[at : at + struct.calcsize(packing)] = struct.pack(packing, number)
     return bytes(content)
 
@@ -205,9 +205,8 @@ def load(rng: random.Random) -> str:
     path.write_bytes(content)
     job = {"keras": load_model, "tflite": Classifier, "npz": read}[suffix]
     reason = refusal(job, path)
-    picture = DIGITS.with_name("3-shows-3.png")
     command = {
-        "keras": ("classify", path, picture),
+        "keras": ("classify", path, PICTURE),
         "tflite": ("inspect", path),
         "npz": ("import", path, "--output", "out.keras"),
     }[suffix]

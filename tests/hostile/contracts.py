@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 from keras_vit_device.classifier import Classifier
 
+from tests.device.bulk.running import DIGITS
 from tests.hostile.archives import VALUES, changed_json, flatbuffer
-from tests.hostile.images import DIGITS
+from tests.hostile.images import PICTURE
 from tests.hostile.saying import refusal, said
 
 CONTRACT, LABELS = "keras_vit.json", "labels.txt"
@@ -142,8 +143,7 @@ def take(rng: random.Random) -> str:
     path = pathlib.Path("changed.tflite")
     path.write_bytes(changed(rng))
     reason = refusal(Classifier, path)
-    picture = DIGITS.with_name("3-shows-3.png")
-    status, out, err = said("classify", path, picture)
+    status, out, err = said("classify", path, PICTURE)
     assert (status, len(out)) == ((2, 0) if reason else (0, 1)), err
     assert len(err) == 1 or not reason  # names that don't fit are remarked on
     status, _, err = said("inspect", path)  # without the self-test

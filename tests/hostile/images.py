@@ -11,15 +11,15 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_device.images import image_names
 from PIL import Image
 
-from tests.device.bulk.running import read
+from tests.device.bulk.running import DIGITS, read
 from tests.hostile.damage import mutated
 from tests.hostile.saying import refusal, said
 
-DIGITS = pathlib.Path(__file__).parents[2] / "models/digits.tflite"
+PICTURE = DIGITS.with_name("3-shows-3.png")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F")
 SIDES = (1, 1, 2, 7, 8, 63, 200, 3000)
 SUFFIXES = ("png", "jpg", "JPEG", "gif", "webp", "tif", "bmp", "heic", "pdf", "", "eps")
-_EXTREMES = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+EXTREMES = (0, 1, 0x7F, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
 def _picture(rng: random.Random) -> Image.Image:
@@ -72,7 +72,7 @@ def _lying(content: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 2, 4))):
         size = rng.choice((1, 2, 4))
         place = rng.randrange(max(1, min(120, len(content) - size)))
-        number = rng.choice(_EXTREMES) % 256**size
+        number = rng.choice(EXTREMES) % 256**size
         content[place : place + size] = number.to_bytes(
             size, rng.choice(("little", "big"))
         )

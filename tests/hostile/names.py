@@ -9,11 +9,10 @@ import zipfile
 
 from keras_vit_device.classifier import Classifier
 
+from tests.device.bulk.running import DIGITS
 from tests.hostile.archives import flatbuffer
-from tests.hostile.images import DIGITS, hostile_name
+from tests.hostile.images import PICTURE, hostile_name
 from tests.hostile.saying import refusal, said
-
-_PICTURE = DIGITS.with_name("3-shows-3.png")
 
 
 def _text(rng: random.Random) -> str:
@@ -47,7 +46,7 @@ def show(rng: random.Random) -> str:
     folder = pathlib.Path("images")
     folder.mkdir()
     image = folder / f"{name}.png"
-    shutil.copy(_PICTURE, image)
+    shutil.copy(PICTURE, image)
     for ending in (".jpg", ".txt", ".bin"):
         (folder / f"{name}{ending}").write_bytes(rng.randbytes(40))
     model = folder / f"{name}.tflite"
@@ -67,5 +66,5 @@ def show(rng: random.Random) -> str:
         (name,),
         ("classify", DIGITS, image, name),
     ):
-        status, *_ = said(*arguments)
+        said(*arguments)
     return "refused" if reason else "shown"

@@ -13,11 +13,11 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_device.terminal import one_line, printable
 from keras_vit_device.tflite import labels, metadata
 
+from tests.device.bulk.running import DIGITS
 from tests.hostile.archives import flatbuffer
+from tests.hostile.images import PICTURE
 
 ROOT = pathlib.Path(__file__).parents[2]
-DIGITS = ROOT / "models/digits.tflite"
-PICTURE = ROOT / "models/3-shows-3.png"
 CLI = ROOT / "export/keras_vit_cli"
 # They would clear the screen, write over a line, add one, change the title, turn text.
 NAMES = ("a\x1b[2Jb", "a\rb", "a\nb: cat 99%", "\x1b]0;title\x07", "a\u202eb", "a\x9bb")

@@ -133,12 +133,17 @@ class QuantizationRecipe:
         return any(rule.activations == 8 for rule in self.rules)
 
     @property
+    def dense(self) -> Rule | None:
+        """What becomes of the dense layers that read the residual stream."""
+        return self.rule_for("FULLY_CONNECTED", "block_00_mlp_hidden;")
+
+    @property
     def gains_from_rotation(self) -> bool:
         """Whether one scale serves numbers that outliers may stand among.
 
         Not where dense layers are floats, or what they read has 16 bits.
         """
-        dense = self.rule_for("FULLY_CONNECTED", "block_00_mlp_hidden;")
+        dense = self.dense
         return dense is not None and dense.algorithm != CAST and dense.activations != 16
 
     def with_rounding(self, algorithm: str) -> Self:

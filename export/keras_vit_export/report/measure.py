@@ -273,6 +273,18 @@ def _latencies(
     return one, many
 
 
+def points_lost(reference: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Points of top-1 lost, and half the width of their 95 % interval.
+
+    Args:
+        reference: Whether each image was answered rightly before, `(count,)`; or the
+            part of several models that did.
+        right: The same of the same images now.
+    """
+    lost = 100 * (np.asarray(reference, float) - right)
+    return float(lost.mean()), float(1.96 * lost.std() / np.sqrt(len(lost)))
+
+
 def median_latency_ms(
     runs: Mapping[Any, Callable[[], object]], rounds: int = LATENCY_ROUNDS
 ) -> dict[Any, float]:

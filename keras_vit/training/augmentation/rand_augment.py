@@ -59,9 +59,9 @@ class RandAugment(layers.Layer):
     def call(self, images, training=True):
         if not training:
             return images
-        changes, (nothing, *_) = self.changes, self.changes
+        changes = self.changes
         if images.shape[-1] == 1:  # no colour to lose, and Keras 3.13 fails on them
-            colours = layers.RandomColorDegeneration
+            nothing, colours = changes[0], layers.RandomColorDegeneration
             changes = [nothing if isinstance(it, colours) else it for it in changes]
         for _ in range(2):
             chosen = keras.random.randint((), 0, len(changes), seed=self.generator)
