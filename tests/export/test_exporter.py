@@ -7,6 +7,7 @@ import pytest
 from keras_vit_device.tflite.operations import operations
 from keras_vit_export import export
 from keras_vit_export.activations import read_all
+from keras_vit_export.candidates import Candidate
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.calibration import METHODS
 from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB
@@ -21,9 +22,13 @@ def test_what_is_chosen_has_the_best_snr_and_smoothing_must_pay(model, images):
         made = exporter.convert(name)
         scores = []
         plain = exporter.floats.file(made.recipe.without)
-        for method in made.recipe.roundings or METHODS:
-            content = exporter._candidates.quantize(plain, made.recipe, method)
-            scores.append(exporter.floats.snr(plain, content))
+        best = Candidate(b"", made.recipe, plain)
+        best = exporter._candidates._by_best_method(best)
+        for method in METHODS if made.recipe.has_ranges else [""]:
+            one = exporter._candidates._requantize(best, method=method)
+            scores.append(exporter.floats.snr(plain, one.content))
+        rounded = exporter._candidates._requantize(best, rounded=True)
+        scores.append(exporter.floats.snr(plain, rounded.content))
         least = max(scores) + (LEAST_GAIN_DB if made.smoothed else 0.0)
         assert exporter.floats.snr(made.float_model, made.content) >= least
 

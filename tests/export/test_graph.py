@@ -15,7 +15,7 @@ from keras_vit_export.graph.inference import Attention
 from keras_vit_export.graph.rewrites import REWRITES, rewrite
 from keras_vit_export.quantization import calibration
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import MIN_MAX, QUANTIZATION_RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from keras_vit import build_vit
 
@@ -90,9 +90,7 @@ def test_any_rewrite_can_be_switched_off(missing, make, image):
 
 def quickly_quantized(content, recipe, pixels):
     """By a recipe, without choosing how."""
-    if recipe.roundings:
-        return quantize(content, recipe.with_rounding(MIN_MAX))
-    if not recipe.images_for:
+    if not any(rule.activations for rule in recipe.rules):
         return quantize(content, recipe)
     statistics = calibration.collect(content, pixels)
     operations = read_operations(content)

@@ -61,7 +61,7 @@ def test_every_recipe_answers_nearly_as_keras_does(everything):
         assert report.top1 is not None
         assert report.cosine > 0.95
     assert reports["float32"].max_difference < 1e-5
-    assert reports["int4"].snr_db < reports["dynamic_int8"].snr_db < 60
+    assert reports["int4"].snr_db < reports["dynamic_int8"].snr_db < 100
 
 
 def test_a_recipe_reaches_every_weight(everything):
@@ -134,9 +134,10 @@ def test_the_report_says_how_each_file_was_made(everything):
         assert report.skipped == {}
         assert report.environment["tensorflow"] == tf.__version__
         assert report.peak_memory_bytes > 0
-    assert reports["static_int8"].chosen in ("min_max", "percentile", "mse")
-    assert reports["int4"].chosen in QUANTIZATION_RECIPES["int4"].roundings
-    assert reports["dynamic_int8"].chosen == ""
+    method, *rounding = reports["static_int8"].chosen.split(", ")
+    assert method in ("min_max", "percentile", "mse") and rounding in ([], ["GPTQ"])
+    assert reports["int4"].chosen == "GPTQ"
+    assert reports["dynamic_int8"].chosen in ("", "GPTQ")
     assert "fuse_queries_keys_values" in reports["dynamic_int8"].rewrites
     assert "fuse_queries_keys_values" not in reports["static_int8"].rewrites
 

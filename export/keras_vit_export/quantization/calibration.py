@@ -60,10 +60,7 @@ def collect(float_model: bytes, images: np.ndarray) -> dict[str, Statistics]:
     Raises:
         ValueError: If there are fewer than `LEAST_IMAGES` images.
     """
-    if len(images) < LEAST_IMAGES:
-        raise ValueError(
-            f"Calibration needs at least {LEAST_IMAGES} images. Received: {len(images)}"
-        )
+    check_count(images)
     operations = read_operations(float_model)
     names = {name for it in operations for name in (*it.inputs, *it.outputs)}
     activations = Activations(float_model, names)
@@ -82,6 +79,14 @@ def collect(float_model: bytes, images: np.ndarray) -> dict[str, Statistics]:
         name: Statistics(low[name], high[name], np.concatenate(rows[name]))
         for name in low
     }
+
+
+def check_count(images: np.ndarray) -> None:
+    """Raises ValueError if there are fewer than `LEAST_IMAGES` images."""
+    if len(images) < LEAST_IMAGES:
+        raise ValueError(
+            f"Calibration needs at least {LEAST_IMAGES} images. Received: {len(images)}"
+        )
 
 
 def min_max(values: np.ndarray, low: float, high: float, levels: int) -> Range:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from keras_vit_device.tflite.operations import (
     Operation,
     list_operations,
@@ -23,14 +22,18 @@ from litert_quantizer import Quantizer
 
 from keras_vit_export.graph.packing import pack
 from keras_vit_export.quantization.calibration import Range
-from keras_vit_export.quantization.recipes import GPTQ, QuantizationRecipe, Rule
+from keras_vit_export.quantization.recipes import MIN_MAX, QuantizationRecipe, Rule
+from keras_vit_export.quantization.rounding import Moments, round_layer
+
+# Of the largest weight, where a grid of few bits may end.
+_PARTS = np.linspace(0.95, 0.6, 8, dtype=np.float32)
 
 
 def quantize(
     float_model: bytes,
     recipe: QuantizationRecipe,
     ranges: Mapping[str, Range] | None = None,
-    images: np.ndarray | None = None,
+    moments: Mapping[str, Moments] | None = None,
 ) -> bytes:
     """Applies a recipe to a float `.tflite`.
 
@@ -38,7 +41,8 @@ def quantize(
         float_model: The file's content, with a signature.
         recipe: What to do.
         ranges: Of each activation that becomes an integer, by name.
-        images: Uint8 `(count, height, width, c)`, for rules of GPTQ.
+        moments: Of what each dense layer reads, by name, to round its weights by;
+            without, each goes to the nearest.
 
     Raises:
         RuntimeError: If a weight was left in another type than the recipe's, since
@@ -46,18 +50,15 @@ def quantize(
     """
     if not recipe.rules:
         return float_model
-    rules = [rule.as_litert() for rule in _rules_for(recipe, float_model)]
-    float_model = _prepare(float_model, recipe, ranges or {})
+    recipe = dataclasses.replace(recipe, rules=_rules_for(recipe, float_model))
+    float_model, of_weights = _prepare(float_model, recipe, ranges or {}, moments or {})
+    rules = [rule.as_litert() for rule in recipe.rules]
     quantizer = Quantizer(bytearray(float_model), rules)
     calibrated = {
         name: {"min": np.array(low), "max": np.array(high)}
-        for name, (low, high) in (ranges or {}).items()
+        for name, (low, high) in ((ranges or {}) | of_weights).items()
     }
     with _silence():
-        if any(rule.algorithm == GPTQ for rule in recipe.rules):
-            calibrated = quantizer.calibrate(
-                _examples(float_model, images), num_threads=2
-            )
         result = quantizer.quantize(
             calibrated or None, enable_progress_bar=False, enable_progress_report=False
         )
@@ -77,14 +78,6 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _examples(float_model: bytes, images: np.ndarray) -> dict[str, list]:
-    """Images as litert-quantizer takes them: by signature and name of the input."""
-    signatures = Interpreter(model_content=float_model).get_signature_list()
-    signature, ends = next(iter(signatures.items()))
-    (name,) = ends["inputs"]
-    return {signature: [{name: image[None].astype("float32")} for image in images]}
 
 
 def _rules_for(recipe: QuantizationRecipe, float_model: bytes) -> tuple[Rule, ...]:
@@ -118,33 +111,91 @@ def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
 
 
 def _prepare(
-    float_model: bytes, recipe: QuantizationRecipe, ranges: Mapping[str, Range]
-) -> bytes:
-    """The float model, changed where litert-quantizer would break it."""
+    float_model: bytes,
+    recipe: QuantizationRecipe,
+    ranges: Mapping[str, Range],
+    moments: Mapping[str, Moments],
+) -> tuple[bytes, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """The float model, changed where litert-quantizer would break it.
+
+    Weights that were rounded here come with the ranges of their grids.
+    """
     graph = read_graph(float_model)
-    changed = _unshare_kernels(graph)
+    changed = _unshare(graph)
     if any(rule.activations for rule in recipe.rules):
         changed = _keep_outputs_alive(graph, recipe, ranges) or changed
-    return pack(graph) if changed else float_model
+    of_weights = _round_weights(graph, recipe, moments)
+    return pack(graph) if changed or of_weights else float_model, of_weights
 
 
-def _unshare_kernels(graph) -> bool:
-    """Gives every kernel a buffer of its own: two of zeros may share one.
+def _unshare(graph) -> bool:
+    """Gives every kernel and bias a buffer of its own: two of zeros may share one.
 
     Tensors of one buffer get one scheme, though their shapes, and so their numbers of
     scales, may differ.
     """
-    subgraph, taken, changed = graph.subgraphs[0], set(), False
+    subgraph, taken, changed = graph.subgraphs[0], {}, False
     pairs = zip(list_operations(graph), subgraph.operators, strict=True)
     for operation, operator in pairs:
         if not operation.weight_type:
             continue
-        tensor = subgraph.tensors[operator.inputs[1]]
-        if tensor.buffer in taken:
-            graph.buffers.append(copy.copy(graph.buffers[tensor.buffer]))
-            tensor.buffer, changed = len(graph.buffers) - 1, True
-        taken.add(tensor.buffer)
+        for index in operator.inputs[1:3]:
+            tensor = subgraph.tensors[index]
+            if index >= 0 and taken.setdefault(tensor.buffer, index) != index:
+                graph.buffers.append(copy.copy(graph.buffers[tensor.buffer]))
+                tensor.buffer, changed = len(graph.buffers) - 1, True
+                taken[tensor.buffer] = index
     return changed
+
+
+def _round_weights(
+    graph, recipe: QuantizationRecipe, moments: Mapping[str, Moments]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Rounds dense layers by what they read, and gives the ranges of their grids."""
+    found = {}
+    if not moments:
+        return found
+    uses = Counter(it for one in list_operations(graph) for it in one.constants)
+    for operation, kernel, bias in _weights(graph):
+        rule = recipe.rule_for(operation.kind, operation.scope)
+        read = operation.inputs[0]
+        if rule is None or rule.algorithm != MIN_MAX or read not in moments:
+            continue
+        _, name, *others = (it.name for it in operation.operands)
+        if any(uses[other] > 1 for other in others):
+            bias = None  # another layer's too
+        steps, largest = _grid(kernel, rule)
+        round_layer(kernel, bias, moments[read], steps, largest)
+        found[name] = (-largest * steps, largest * steps)
+    return found
+
+
+def _grid(kernel: np.ndarray, rule: Rule) -> tuple[np.ndarray, int]:
+    """Steps of a rule's grids, `(outputs, blocks)` or `(1, 1)`, and how many there are."""
+    parts = kernel.reshape(len(kernel), -1, rule.block or kernel.shape[1])
+    if rule.one_scale:
+        parts = kernel.reshape(1, 1, -1)
+    largest = 2 ** (rule.weights - 1) - 1
+    bounds = np.maximum(np.abs(parts).max(axis=-1), 1e-9)
+
+    def steps_for(part):
+        steps = part * bounds / largest
+        if not rule.block:
+            return steps
+        # Such a scale has 8 bits and an exponent.
+        significand, exponent = np.frexp(steps)
+        return np.ldexp(np.rint(significand * 256) / 256, exponent)
+
+    def error(steps):
+        units = np.clip(np.rint(parts / steps[..., None]), -largest, largest)
+        return np.sum((units * steps[..., None] - parts) ** 2, axis=-1)
+
+    best = steps_for(np.float32(1.0))
+    # Of few steps each is worth having finer, and the largest weights less so.
+    for part in _PARTS if rule.weights < 8 else ():
+        finer = steps_for(part)
+        best = np.where(error(finer) < error(best), finer, best)
+    return best, largest
 
 
 def _keep_outputs_alive(

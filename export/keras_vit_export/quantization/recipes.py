@@ -6,11 +6,9 @@ exporter does before it.
 
 import dataclasses
 import re
-from typing import Any, Self
+from typing import Any
 
 MIN_MAX = "min_max_uniform_quantize"
-GPTQ = "GPTQ"
-OCTAV = "OCTAV"
 KEEP = "no_quantize"
 CAST = "float_casting"
 
@@ -93,8 +91,6 @@ class QuantizationRecipe:
         protected: Rules for layers that are kept in higher precision, to be bound to
             each layer's scope.
         integers_only: Whether not one float tensor may be left.
-        roundings: Algorithms to try on weights of less than 8 bits; the one that keeps
-            the most of the logits is taken.
         tolerance: Total variation between the answers of two runtimes to one image, 0..1,
             that rounding explains: measured were 1e-6 in floats and 0.04 where activations
             become integers, but 0.2 to 0.9 where an accelerator was wrong.
@@ -107,7 +103,6 @@ class QuantizationRecipe:
     without: tuple[str, ...] = ()
     protected: tuple[Rule, ...] = (Rule(operation="*", algorithm=KEEP),)
     integers_only: bool = False
-    roundings: tuple[str, ...] = ()
     tolerance: float = 0.1
 
     def rule_for(self, kind: str, scope: str) -> Rule | None:
@@ -121,11 +116,21 @@ class QuantizationRecipe:
     @property
     def images_for(self) -> str:
         """What it needs images for, in words; empty if it needs none."""
-        if self.roundings:
+        if self.is_narrow:
             return "to round its weights by what they change"
         if any(rule.activations for rule in self.rules):
             return "to measure the ranges of activations on"
         return ""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether weights have so few bits that rounding to the nearest loses much."""
+        return any(rule.weights < 8 for rule in self.rules)
+
+    @property
+    def has_integers(self) -> bool:
+        """Whether weights are rounded at all."""
+        return any(rule.algorithm == MIN_MAX for rule in self.rules)
 
     @property
     def has_ranges(self) -> bool:
@@ -145,14 +150,6 @@ class QuantizationRecipe:
         """
         dense = self.dense
         return dense is not None and dense.algorithm != CAST and dense.activations != 16
-
-    def with_rounding(self, algorithm: str) -> Self:
-        """The recipe with this algorithm for weights of less than 8 bits."""
-        rules = tuple(
-            dataclasses.replace(rule, algorithm=algorithm) if rule.weights < 8 else rule
-            for rule in self.rules
-        )
-        return dataclasses.replace(self, rules=rules)
 
 
 def _static(*operations: str, bits: int = 8) -> tuple[Rule, ...]:
@@ -246,7 +243,6 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
             ),
             weight_types=("INT8", "INT4"),
             protected=_DYNAMIC,
-            roundings=(MIN_MAX, OCTAV, GPTQ),
         ),
     )
 }

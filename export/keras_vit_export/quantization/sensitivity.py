@@ -13,6 +13,7 @@ from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.quantization.calibration import Range
 from keras_vit_export.quantization.quantize import quantize
 from keras_vit_export.quantization.recipes import KEEP, QuantizationRecipe
+from keras_vit_export.quantization.rounding import Moments
 
 
 def layers(float_model: bytes, recipe: QuantizationRecipe) -> list[str]:
@@ -41,8 +42,8 @@ class Damage:
         float_model: The file's content.
         recipe: What is done to each layer.
         ranges: Of every activation that the recipe quantizes.
+        moments: Of what dense layers read, if their weights are rounded by them.
         images: Uint8 `(count, height, width, c)`: SNR is measured on them.
-        examples: The same, for rules of GPTQ.
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class Damage:
         float_model: bytes,
         recipe: QuantizationRecipe,
         ranges: Mapping[str, Range],
+        moments: Mapping[str, Moments] | None,
         images: np.ndarray,
-        examples: np.ndarray | None = None,
     ):
         self._float_model, self._recipe = float_model, recipe
-        self._ranges, self._examples = ranges, examples
+        self._ranges, self._moments = ranges, moments
         self._images = images
         self._found: list[str] = []
         self._name = logits_name(read_operations(float_model))
@@ -88,7 +89,7 @@ class Damage:
     def snr_db(self, scopes: Sequence[str]) -> float:
         """SNR of the logits in dB with these layers quantized, and no others."""
         recipe = only(self._recipe, scopes)
-        model = quantize(self._float_model, recipe, self._ranges, self._examples)
+        model = quantize(self._float_model, recipe, self._ranges, self._moments)
         found = read_all(model, [self._name], self._images)
         return snr_db(self._expected, found[self._name])
 

@@ -59,7 +59,8 @@ class Report:
             images of choice, or random pixels where there are none.
         rewrites: Names of the exact rewrites that were applied.
         not_rewritten: Why there are none; empty if there are.
-        chosen: How the ranges of activations, or 4-bit weights, were chosen, or empty.
+        chosen: How ranges of activations were chosen, and weights rounded if not to the
+            nearest; or empty.
         smoothed: Names of the branches whose norm shares a scale with its readers.
         rotated: What of the graph was rotated, in words, or empty.
         not_rotated: Why its stream could not be; empty if it could, or need not.

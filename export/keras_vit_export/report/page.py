@@ -232,7 +232,7 @@ def _details(report, alone: bool) -> str:
     facts = {
         "Rewrites": _codes(report.rewrites)
         or escape(f"None. {report.not_rewritten}".strip()),
-        "Ranges or 4-bit rounding by": _codes([report.chosen] if report.chosen else [])
+        "Ranges, and rounding, by": _codes([report.chosen] if report.chosen else [])
         or "not calibrated",
         "Rotated": escape(
             report.rotated or " ".join(filter(None, ("nothing", report.not_rotated)))
