@@ -45,6 +45,9 @@ def test_outliers_of_the_stream_are_smoothed_and_stay_so_under_protection(
             values[..., [3, 20]] *= 40.0
         weight.assign(values)
     exporter = Exporter(model, pixels)
+    turned = exporter.convert("static_int8")
+    assert str(turned.rotation) and not turned.smoothed, "no channel stands out"
+    monkeypatch.setattr("keras_vit_export.candidates.LEAST_TURN_DB", 100)
     made = exporter.convert("static_int8")
     assert made.smoothed
     with monkeypatch.context() as more:
