@@ -285,6 +285,7 @@ def _browser(stack, accelerator, material, scratch):
     }
     webgpu = accelerator == "webgpu"
     driver = stack.enter_context(chromium.started(scratch, webgpu))
+    driver.set_script_timeout(300)  # a GPU in software may share its cores
     driver.get(stack.enter_context(chromium.served(site)).address)
     arrays = [_text(it.tobytes()) for it in np.load(material / "arrays.npy")]
     files = {
