@@ -6,7 +6,9 @@
 The head is a linear probe, scikit-learn's logistic regression on the class tokens of
 3,000 training images, as strong as 1,000 validation images like best. Recipes are calibrated on training images, chosen on validation
 images and held against the Keras model on the test images: points of top-1 lost with
-their paired 95 % interval, agreement, SNR of the logits, size, seconds of export.
+their paired 95 % interval, agreement, size, seconds of export, and the SNR of the logits
+on the images they were chosen on, before and after rotation, scales and rounding. What
+each residual sum keeps, before and after, is drawn.
 """
 
 import argparse
@@ -15,10 +17,12 @@ import pathlib
 import time
 
 import numpy as np
+import tensorflow as tf
 from accuracy import Parallel
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report.measure import environment, points_lost, predict
+from matplotlib import pyplot
 from sklearn.linear_model import LogisticRegression
 
 import keras_vit
@@ -63,11 +67,10 @@ def read_tokens(features, batches, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(rows), np.concatenate(labels)
 
 
-def measure(path: pathlib.Path, recipes: list[str], limit: int | None) -> list[dict]:
+def measure(
+    exporter: Exporter, recipes: list[str], test: tf.data.Dataset
+) -> list[dict]:
     """What each recipe costs, a row each."""
-    model = load_model(path)
-    data = keras_vit.load_data(DATASET, keras_vit.config_of(model), batch_size=BATCH)
-    exporter = Exporter(model, data)
     made, rows = {}, []
     exporter.floats.file(())  # its conversion is no recipe's
     for name in recipes:
@@ -77,7 +80,6 @@ def measure(path: pathlib.Path, recipes: list[str], limit: int | None) -> list[d
         print(f"{name}: {rows[-1]['cpu_s']:.0f} CPU seconds", flush=True)
     everyone = {name: Parallel(it.content) for name, it in made.items()}
     everyone = {"keras": exporter.origin.classifier} | everyone
-    test = data.test if limit is None else data.test.take(limit // BATCH)
     labels, answers = predict(everyone, test)
     classes = {name: it.argmax(axis=1) for name, it in answers.items()}
     right = {name: it == labels for name, it in classes.items()}
@@ -85,12 +87,19 @@ def measure(path: pathlib.Path, recipes: list[str], limit: int | None) -> list[d
     for row in rows:
         name = row["recipe"]
         lost, interval = points_lost(right["keras"], right[name])
+        plain = exporter.make_plain(name)
+        before, after = (
+            exporter.floats.layer_snr_db(it.float_model, it.content)
+            for it in (plain, made[name])
+        )
         row |= {
             "top1": float(right[name].mean()),
             "lost": lost,
             "interval": interval,
             "agreement": float(np.mean(classes[name] == classes["keras"])),
+            "plain_db": exporter.floats.snr(plain.float_model, plain.content),
             "snr_db": exporter.floats.snr(made[name].float_model, made[name].content),
+            "layers": {"before": before, "after": after},
             "rotated": str(made[name].rotation),
             "chosen": made[name].methods,
             "mb": len(made[name].content) / 1e6,
@@ -101,16 +110,31 @@ def measure(path: pathlib.Path, recipes: list[str], limit: int | None) -> list[d
 def table(rows: list[dict]) -> str:
     """The rows in Markdown."""
     lines = [
-        "| format | top-1 | points lost | agreement | dB | MB | rotated | by | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| format | top-1 | points lost | agreement | before | dB | MB | rotated | by | CPU s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {it['recipe']} | {it['top1']:.2%} | {it['lost']:+.2f} ± {it['interval']:.2f} "
-        f"| {it['agreement']:.2%} | {it['snr_db']:.1f} | {it['mb']:.1f} "
+        f"| {it['agreement']:.2%} | {it['plain_db']:.1f} | {it['snr_db']:.1f} | {it['mb']:.1f} "
         f"| {it['rotated'] or 'no'} | {it['chosen']} | {it['cpu_s']:.0f} |"
         for it in rows
     ]
     return "\n".join(lines)
+
+
+def draw_layers(rows: list[dict], path: pathlib.Path) -> None:
+    """SNR of the residual sums, and at last of the logits, before and after."""
+    figure, panels = pyplot.subplots(
+        1, len(rows), figsize=(3 * len(rows), 3), sharey=True, squeeze=False
+    )
+    for panel, row in zip(panels[0], rows, strict=True):
+        for when, found in row["layers"].items():
+            panel.plot(list(found.values()), marker=".", label=when)
+        panel.set(title=row["recipe"], xlabel="residual sum, then logits")
+    panels[0][0].set_ylabel("SNR (dB)")
+    panels[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -125,8 +149,13 @@ def main() -> None:
     if not path.exists():
         make_probe(options.weights, options.size, path)
     print(", ".join(f"{name} {it}" for name, it in environment().items()))
-    rows = measure(path, options.recipes.split(","), options.images)
+    model = load_model(path)
+    data = keras_vit.load_data(DATASET, keras_vit.config_of(model), batch_size=BATCH)
+    some = -1 if options.images is None else options.images // BATCH
+    exporter = Exporter(model, data)
+    rows = measure(exporter, options.recipes.split(","), data.test.take(some))
     print(f"\n{table(rows)}")
+    draw_layers(rows, options.weights / f"layers_{options.size}.png")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2))
 

@@ -83,20 +83,13 @@ class Candidates:
         self._floats, self._splits = floats, splits
 
     def make(self, recipe: QuantizationRecipe) -> Candidate:
-        """The file of a recipe.
+        """The file of a recipe, with all that is measured to pay.
 
         Raises:
             ValueError: If it needs images and has none or too few.
             RuntimeError: If it could not be applied to all of the model.
         """
-        plain = self._floats.file(recipe.without)
-        if recipe.images_for and self._splits.calibration is None:
-            raise ValueError(
-                f"Recipe {recipe.name!r} needs images {recipe.images_for}."
-            )
-        if recipe.images_for:
-            calibration.check_count(self._splits.calibration)
-        plain = self._by_best_method(Candidate(b"", recipe, plain))
+        plain = self.make_plain(recipe)
         if recipe.is_narrow:  # what comes next is another matter once they are rounded
             plain = self._rounded_if_better(plain)
         made = self._rotated_if_better(plain)
@@ -108,6 +101,17 @@ class Candidates:
         # Both mend a part of the same errors, and together may be less than one.
         tried = (rounded, self._rounded_if_better(plain))
         return max(tried, key=lambda it: it.snr_db)
+
+    def make_plain(self, recipe: QuantizationRecipe) -> Candidate:
+        """The same but for rotation, scales and rounding: only ranges are chosen."""
+        if recipe.images_for:
+            if self._splits.calibration is None:
+                raise ValueError(
+                    f"Recipe {recipe.name!r} needs images {recipe.images_for}."
+                )
+            calibration.check_count(self._splits.calibration)
+        start = Candidate(b"", recipe, self._floats.file(recipe.without))
+        return self._by_best_method(start)
 
     def with_recipe(
         self, candidate: Candidate, recipe: QuantizationRecipe

@@ -5,7 +5,7 @@ training images, choices made on validation images, figures reported on test ima
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras_vit_device.classifier import Classifier
@@ -161,17 +161,21 @@ class Exporter:
         check_choice("recipe", name, QUANTIZATION_RECIPES)
         return self._candidates.make(self._recipe(name))
 
+    def make_plain(self, name: str) -> Candidate:
+        """`convert` without rotation, scales and rounding, to compare with."""
+        return self._candidates.make_plain(self._recipe(name))
+
     def _recipe(self, name: str) -> QuantizationRecipe:
         recipe = QUANTIZATION_RECIPES[name]
         return for_old_runtime(recipe) if self._compat else recipe
 
     def convert_all(
-        self, listener: Callable[[Candidate], None] = lambda candidate: None
+        self, plain: bool = False
     ) -> tuple[dict[str, Candidate], dict[str, str]]:
         """Files of all recipes, and why others can't be had, both by recipe.
 
         Args:
-            listener: Called with each file as it is made.
+            plain: Whether by `make_plain`.
 
         Raises:
             RuntimeError: If none can be had.
@@ -181,11 +185,9 @@ class Exporter:
             QUANTIZATION_RECIPES, desc="Recipes", leave=False, delay=2, disable=None
         ):
             try:
-                made[name] = self.convert(name)
+                made[name] = self.make_plain(name) if plain else self.convert(name)
             except RuntimeError as error:
                 refused[name] = one_line(error)
-            else:
-                listener(made[name])
         if not made:
             raise RuntimeError(next(iter(refused.values())))
         return made, refused

@@ -173,18 +173,20 @@ def test_a_budget_is_judged_on_images_of_choice(exporter):
 
 
 def test_the_fastest_that_holds_is_taken(exporter, monkeypatch):
-    order = list(QUANTIZATION_RECIPES)
+    order = list(reversed(QUANTIZATION_RECIPES))
     drops(
         [0.0 if name in ("float32", "dynamic_int8") else 2.0 for name in order],
         monkeypatch,
     )
-    speeds = {name: float(index) for index, name in enumerate(reversed(order))}
+    speeds = {name: float(index) for index, name in enumerate(order)}
     monkeypatch.setattr(
         budget, "_latencies", lambda made, _: [speeds[it.recipe.name] for it in made]
     )
     made, trials = budget.fastest(exporter, 0.5)
     assert made.recipe.name == "dynamic_int8", "float32 is slower, the rest lose more"
-    assert [trial.latency_ms for trial in trials] == sorted(speeds.values())
+    tried = order[: order.index("dynamic_int8") + 1]
+    assert [trial.recipe for trial in trials] == tried, "no slower one is"
+    assert [trial.latency_ms for trial in trials] == [speeds[it] for it in tried]
 
 
 def test_a_budget_needs_labels(tiny, pixels):

@@ -7,7 +7,6 @@ import pytest
 from keras_vit_device.tflite.operations import operations
 from keras_vit_export import export
 from keras_vit_export.activations import read_all
-from keras_vit_export.candidates import Candidate
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.calibration import METHODS
 from keras_vit_export.quantization.smoothing import LEAST_GAIN_DB
@@ -22,8 +21,7 @@ def test_what_is_chosen_has_the_best_snr_and_smoothing_must_pay(model, images):
         made = exporter.convert(name)
         scores = []
         plain = exporter.floats.file(made.recipe.without)
-        best = Candidate(b"", made.recipe, plain)
-        best = exporter._candidates._by_best_method(best)
+        best = exporter._candidates.make_plain(made.recipe)
         for method in METHODS if made.recipe.has_ranges else [""]:
             one = exporter._candidates._requantize(best, method=method)
             scores.append(exporter.floats.snr(plain, one.content))
