@@ -4,11 +4,12 @@
     python benchmarks/real_vit.py --size 98        a probe, and every recipe on it
 
 The head is a linear probe, scikit-learn's logistic regression on the class tokens of
-3,000 training images, as strong as 1,000 validation images like best. Recipes are calibrated on training images, chosen on validation
-images and held against the Keras model on the test images: points of top-1 lost with
-their paired 95 % interval, agreement, size, seconds of export, and the SNR of the logits
-on the images they were chosen on, before and after rotation, scales and rounding. What
-each residual sum keeps, before and after, is drawn.
+3,000 training images, as strong as 1,000 validation images like best. Recipes are
+calibrated on training images, chosen on validation images and held against the Keras
+model on the test images: points of top-1 lost with their paired 95 % interval,
+agreement, size, seconds of export, and the SNR of the logits on the images they were
+chosen on, before and after rotation, scales and rounding. What each residual sum keeps,
+before and after, is drawn.
 """
 
 import argparse

@@ -6,7 +6,7 @@ figures are reported on.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from keras_vit_device.classifier import Classifier
@@ -84,22 +84,18 @@ def within(
     Raises:
         ValueError: If there are no images of choice.
     """
-    judge = _judge(exporter, max_drop)
-    made = [exporter.convert(recipe)]
-    trials = [judge(made[0])]
-    listener(trials[0])
-    if not trials[0].holds and QUANTIZATION_RECIPES[recipe].rules:
-        damage = exporter.damage(made[0])
-        counts = _counts(len(damage.layers))
-        bar = tqdm(counts, desc="Protecting", leave=False, delay=2, disable=None)
-        for count in bar:
-            made.append(exporter.protect(made[0], damage.first(count)))
-            trials.append(judge(made[-1]))
-            listener(trials[-1])
-            if trials[-1].holds:
-                break
-    trials = _timed(exporter, made, trials)
-    return (_with_choice(exporter, made[-1]) if trials[-1].holds else None), trials
+
+    def candidates() -> Iterator[Candidate]:
+        made = exporter.convert(recipe)
+        yield made
+        if QUANTIZATION_RECIPES[recipe].rules:
+            damage = exporter.damage(made)
+            counts = _counts(len(damage.layers))
+            bar = tqdm(counts, desc="Protecting", leave=False, delay=2, disable=None)
+            for count in bar:
+                yield exporter.protect(made, damage.first(count))
+
+    return _first_that_holds(exporter, candidates(), max_drop, listener)
 
 
 def fastest(
@@ -111,13 +107,28 @@ def fastest(
     judged, and the next, until one holds: the slower ones need not be tried. Recipes that
     the model does not bear are left out.
     """
+
+    def candidates() -> Iterator[Candidate]:
+        plain, _ = exporter.convert_all(plain=True)
+        times = _latencies(list(plain.values()), exporter.splits.compared[0])
+        for _, name in sorted(zip(times, plain, strict=True)):
+            yield exporter.convert(name)
+
+    return _first_that_holds(exporter, candidates(), max_drop, listener)
+
+
+def _first_that_holds(
+    exporter: Exporter,
+    candidates: Iterable[Candidate],
+    max_drop: float,
+    listener: Listener,
+) -> tuple[Candidate | None, list[Trial]]:
+    """The first of these within the budget, none made after it; as `within`."""
     judge = _judge(exporter, max_drop)
-    plain, _ = exporter.convert_all(plain=True)
-    times = _latencies(list(plain.values()), exporter.splits.compared[0])
     made, trials = [], []
-    for _, name in sorted(zip(times, plain, strict=True)):
-        made.append(exporter.convert(name))
-        trials.append(judge(made[-1]))
+    for candidate in candidates:
+        made.append(candidate)
+        trials.append(judge(candidate))
         listener(trials[-1])
         if trials[-1].holds:
             break

@@ -139,8 +139,7 @@ class Candidates:
     def _by_best_method(self, candidate: Candidate) -> Candidate:
         """Its float model by the best of several ways to choose ranges."""
         recipe = candidate.recipe
-        has_any = any(rule.activations for rule in recipe.rules)
-        methods = ["min_max" if has_any else ""]
+        methods = ["min_max" if recipe.has_activations else ""]
         if recipe.has_ranges:
             methods = calibration.METHODS
         bar = tqdm(methods, desc="Choosing", leave=False, delay=2, disable=None)

@@ -96,12 +96,18 @@ def test_moments_are_those_of_all_tokens(float_model, pixels):
     np.testing.assert_allclose(found.covariance, expected, atol=1e-4)
 
 
-def stored(content, name):
-    """A weight of a file, as floats."""
+def read_tensor(content, name):
+    """A tensor of a file, and its scales."""
     interpreter = Interpreter(model_content=content)
     (it,) = (it for it in interpreter.get_tensor_details() if it["name"] == name)
-    scales = it["quantization_parameters"]["scales"].reshape(-1, 1)
-    return interpreter.get_tensor(it["index"]) * scales
+    scales = it["quantization_parameters"]["scales"]
+    return interpreter.get_tensor(it["index"]), scales
+
+
+def stored(content, name):
+    """A weight of a file, as floats."""
+    values, scales = read_tensor(content, name)
+    return values * scales.reshape(-1, 1)
 
 
 @pytest.mark.parametrize("compat", [False, True])
@@ -144,14 +150,8 @@ def test_a_bias_of_two_layers_is_left_alone(float_model, pixels):
     recipe = QUANTIZATION_RECIPES["dynamic_int8"]
     for content, same in ((shared, True), (float_model, False)):
         rounded = quantize(content, recipe, moments=moments)
-        before, after = (bias_of(it, name) for it in (content, rounded))
+        before, after = (read_tensor(it, name)[0] for it in (content, rounded))
         assert np.array_equal(before, after) == same
-
-
-def bias_of(content, name):
-    interpreter = Interpreter(model_content=content)
-    (it,) = (it for it in interpreter.get_tensor_details() if it["name"] == name)
-    return interpreter.get_tensor(it["index"])
 
 
 def test_four_bits_keep_more_of_the_logits(model, images):

@@ -122,7 +122,7 @@ def _prepare(
     """
     graph = read_graph(float_model)
     changed = _unshare(graph)
-    if any(rule.activations for rule in recipe.rules):
+    if recipe.has_activations:
         changed = _keep_outputs_alive(graph, recipe, ranges) or changed
     of_weights = _round_weights(graph, recipe, moments)
     return pack(graph) if changed or of_weights else float_model, of_weights
@@ -191,10 +191,13 @@ def _grid(kernel: np.ndarray, rule: Rule) -> tuple[np.ndarray, int]:
         return np.sum((units * steps[..., None] - parts) ** 2, axis=-1)
 
     best = steps_for(np.float32(1.0))
-    # Of few steps each is worth having finer, and the largest weights less so.
-    for part in _PARTS if rule.weights < 8 else ():
-        finer = steps_for(part)
-        best = np.where(error(finer) < error(best), finer, best)
+    if rule.weights < 8:
+        # Of few steps each is worth having finer, and the largest weights less so.
+        least = error(best)
+        for finer in map(steps_for, _PARTS):
+            found = error(finer)
+            best = np.where(found < least, finer, best)
+            least = np.minimum(found, least)
     return best, largest
 
 

@@ -118,7 +118,7 @@ class QuantizationRecipe:
         """What it needs images for, in words; empty if it needs none."""
         if self.is_narrow:
             return "to round its weights by what they change"
-        if any(rule.activations for rule in self.rules):
+        if self.has_activations:
             return "to measure the ranges of activations on"
         return ""
 
@@ -131,6 +131,11 @@ class QuantizationRecipe:
     def has_integers(self) -> bool:
         """Whether weights are rounded at all."""
         return any(rule.algorithm == MIN_MAX for rule in self.rules)
+
+    @property
+    def has_activations(self) -> bool:
+        """Whether activations become integers by ranges that are measured before."""
+        return any(rule.activations for rule in self.rules)
 
     @property
     def has_ranges(self) -> bool:

@@ -132,7 +132,7 @@ def feedback_of(spread: np.ndarray) -> np.ndarray:
     GPTQ.
     """
     spread = spread.astype(np.float64)
-    spread[np.diag_indices_from(spread)] += _DAMPING * np.diag(spread).mean() or 1.0
+    spread[np.diag_indices_from(spread)] += (_DAMPING * np.diag(spread).mean()) or 1.0
     # Turned round, Cholesky's lower factor is an upper one.
     upper = np.linalg.cholesky(spread[::-1, ::-1])[::-1, ::-1]
     return (upper / np.diag(upper)).astype(np.float32)
