@@ -16,6 +16,7 @@ from keras_vit_export.float_models import FloatModels
 from keras_vit_export.graph.convert import convert_graph
 from keras_vit_export.graph.forward import NORMED
 from keras_vit_export.graph.inference import Graph
+from keras_vit_export.graph.rewrites import lift_weights
 from keras_vit_export.graph.rotation import NONE, Rotation, why_not_rotated
 from keras_vit_export.quantization import calibration, sensitivity
 from keras_vit_export.quantization.calibration import Range
@@ -45,6 +46,7 @@ class Candidate:
         float_model: What was quantized.
         method: How ranges were chosen, or empty.
         rounded: Whether weights are rounded by what they change, not to the nearest.
+        lifted: Whether attention's weights are, before they are rounded.
         smoothed: Branches whose norm shares a scale with its readers.
         rotation: Of the graph.
         not_rotated: Why the stream could not be; empty if it could, or need not.
@@ -58,6 +60,7 @@ class Candidate:
     float_model: bytes
     method: str = ""
     rounded: bool = False
+    lifted: bool = False
     smoothed: tuple[str, ...] = ()
     rotation: Rotation = NONE
     not_rotated: str = ""
@@ -92,7 +95,7 @@ class Candidates:
         plain = self.make_plain(recipe)
         if recipe.is_narrow:  # what comes next is another matter once they are rounded
             plain = self._rounded_if_better(plain)
-        made = self._rotated_if_better(plain)
+        made = self._lifted_if_better(self._rotated_if_better(plain))
         if recipe.images_for and made.rotation.stream is None:  # else none stands out
             made = self._smoothed_if_better(made)
         rounded = self._rounded_if_better(made)
@@ -212,9 +215,33 @@ class Candidates:
         rotated = self._requantize(best, float_model=float_model, rotation=rotation)
         return max(best, self._scored(rotated), key=lambda it: it.snr_db)
 
+    def _lifted_if_better(self, candidate: Candidate) -> Candidate:
+        """The file with attention's weights lifted, if that pays."""
+        graph = self._graph(candidate)
+        if graph is None or not candidate.recipe.rounds_attention:
+            return candidate
+        lifted = dataclasses.replace(
+            candidate,
+            float_model=convert_graph(lift_weights(graph)),
+            lifted=True,
+            snr_db=None,
+        )
+        return self._if_it_pays(self._by_best_method(lifted), candidate)
+
+    def _if_it_pays(self, changed: Candidate, candidate: Candidate) -> Candidate:
+        """What takes more time while running, if it keeps that much more."""
+        changed, candidate = map(self._scored, (changed, candidate))
+        paid = changed.snr_db > candidate.snr_db + LEAST_GAIN_DB
+        return changed if paid else candidate
+
+    def _graph(self, candidate: Candidate) -> Graph | None:
+        return self._floats.graph(
+            candidate.recipe.without, candidate.rotation, candidate.lifted
+        )
+
     def _smoothed_if_better(self, candidate: Candidate) -> Candidate:
         """The file with scales between norms and dense layers, if they pay."""
-        graph = self._floats.graph(candidate.recipe.without, candidate.rotation)
+        graph = self._graph(candidate)
         smoother = graph and self._smooth(graph, candidate)
         if smoother is graph:
             return candidate
@@ -223,9 +250,7 @@ class Candidates:
         smoothed = self._requantize(
             candidate, float_model=convert_graph(smoother), smoothed=names
         )
-        candidate, smoothed = map(self._scored, (candidate, smoothed))
-        paid = smoothed.snr_db > candidate.snr_db + LEAST_GAIN_DB
-        return smoothed if paid else candidate
+        return self._if_it_pays(smoothed, candidate)
 
     def _smooth(self, graph: Graph, candidate: Candidate) -> Graph:
         """The graph with such scales; itself where the recipe can't use them."""

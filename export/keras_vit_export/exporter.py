@@ -264,7 +264,9 @@ class Exporter:
             RuntimeError: If the GPU alone is asked for and there is none.
         """
         if tuple(names) == ("gpu",):
-            smallest = Classifier.of_flatbuffer(self.floats.file(()))
+            smallest = Classifier.of_flatbuffer(
+                self.floats.file(self._recipe("float32").without)
+            )
             reach(smallest, self.floats.few_images()[:1], names)
 
     def _reach(self, classifier: Classifier, names: Sequence[str]) -> dict[str, Reach]:
@@ -275,7 +277,7 @@ class Exporter:
 
     def _history(self, made: Candidate) -> dict:
         """What the report says of how a file was made."""
-        graph = self.floats.graph(made.recipe.without)
+        graph = self.floats.graph(made.recipe.without, lifted=made.lifted)
         used = dict(self.splits.counts)
         if not made.recipe.images_for:
             used.pop("calibration", None)

@@ -7,12 +7,19 @@ import numpy as np
 from keras_vit_device.tflite.metadata import digest
 from keras_vit_device.tflite.operations import read_operations
 
+from keras_vit.data.pipeline import spread_rows
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.gpu.half import Half, examine
 from keras_vit_export.graph.convert import Origin, convert_as_it_is, convert_graph
+from keras_vit_export.graph.forward import MIX
 from keras_vit_export.graph.headroom import give_headroom
 from keras_vit_export.graph.inference import Graph
-from keras_vit_export.graph.rewrites import REWRITES, rewrite
+from keras_vit_export.graph.rewrites import (
+    REWRITES,
+    centre_values,
+    lift_weights,
+    rewrite,
+)
 from keras_vit_export.graph.rotation import NONE, Rotation, rotate
 from keras_vit_export.graph.substitution import convert_alike
 from keras_vit_export.quantization import calibration
@@ -21,6 +28,9 @@ from keras_vit_export.splits import Splits
 
 # Images on which the inside of a file is looked at.
 FEW = 4
+# The rewrite that needs images, and how many; each token of them counts.
+CENTRE = centre_values.__name__
+_CENTRED_ON = 16
 
 
 class FloatModels:
@@ -42,11 +52,12 @@ class FloatModels:
         self._statistics: dict[str, Mapping[str, calibration.Statistics]] = {}
 
     def graph(
-        self, without: tuple[str, ...], rotation: Rotation = NONE
+        self, without: tuple[str, ...], rotation: Rotation = NONE, lifted: bool = False
     ) -> Graph | None:
         """The inference graph without these rewrites, or `None` if there is none."""
         graph, _ = self._prepare(without)
-        return graph and rotate(graph, rotation)
+        graph = graph and rotate(graph, rotation)
+        return lift_weights(graph) if lifted else graph
 
     def file(self, without: tuple[str, ...], rotation: Rotation = NONE) -> bytes:
         """The float32 `.tflite` without these rewrites."""
@@ -59,12 +70,28 @@ class FloatModels:
         """Graph and file, in which no norm overflows in 16-bit floats."""
         if self._origin.graph is None:
             return None, convert_as_it_is(self._origin.classifier)
+        if CENTRE not in without and self._splits.calibration is not None:
+            plain, file = self._prepare((*without, CENTRE))
+            graph = centre_values(plain, self._value_means(file))
+            return graph, convert_alike(graph, plain, file)
         graph = rewrite(self._origin.graph, REWRITES.keys() - set(without))
         file = convert_graph(graph)
         fitting = give_headroom(
             graph, self.half(file), lambda it: self.half(convert_graph(it))
         )
         return fitting, file if fitting is graph else convert_graph(fitting)
+
+    def _value_means(self, file: bytes) -> dict[str, np.ndarray]:
+        """Of each attention's values over tokens, `(h e,)`, by its name."""
+        values = {
+            it.scope.removesuffix(f"{MIX};"): it.inputs[1]
+            for it in read_operations(file)
+            if it.kind == "BATCH_MATMUL" and it.scope.endswith(f"attention{MIX};")
+        }
+        images = self._splits.calibration
+        images = images[spread_rows(len(images), _CENTRED_ON)]
+        found = read_all(file, values.values(), images)  # (images, 1, h, n, e)
+        return {it: found[at].mean(axis=(0, 1, 3)).ravel() for it, at in values.items()}
 
     def half(self, file: bytes) -> Half:
         """What 16-bit floats make of a file."""

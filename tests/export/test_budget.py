@@ -9,7 +9,7 @@ from keras_vit_export import budget
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.quantize import quantize
-from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
+from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES, Rule
 from keras_vit_export.quantization.sensitivity import layers, only
 
 from keras_vit import build_vit
@@ -145,12 +145,8 @@ def test_a_budget_that_nothing_keeps_gives_no_file(exporter):
 
 def test_protecting_what_suffers_wins_top1_back(exporter, monkeypatch):
     # As they are, four bits lose nothing here.
-    recipe = QUANTIZATION_RECIPES["int4"]
-    coarse = [
-        dataclasses.replace(rule, block=0, one_scale=True) if rule.block else rule
-        for rule in recipe.rules
-    ]
-    coarse = dataclasses.replace(recipe, rules=tuple(coarse))
+    rules = Rule(operation="*"), Rule(operation="*", weights=4, one_scale=True)
+    coarse = dataclasses.replace(QUANTIZATION_RECIPES["int4"], rules=rules)
     monkeypatch.setitem(QUANTIZATION_RECIPES, "int4", coarse)
     candidates = exporter._candidates
     monkeypatch.setattr(candidates, "_rounded_if_better", candidates._scored)

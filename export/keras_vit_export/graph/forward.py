@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit_export.graph.inference import (
+    POOL_ATTENTION,
     Attention,
     Branch,
     Convolution,
@@ -24,6 +25,9 @@ from keras_vit_export.graph.inference import (
 
 # Last part of the name of a norm's output, before beta.
 NORMED = "normed"
+# What follows an attention's name where its weights meet its values, and where what
+# they were divided by comes back.
+MIX, ROOT = "_mix", "_root_heads"
 
 
 def logits(graph: Graph, image: tf.Tensor) -> tf.Tensor:
@@ -117,7 +121,7 @@ def _pool_tokens(x, graph):
         return tf.reshape(mixed, (1, 1, x.shape[2]))
     # "map": `inference.read` refuses all others.
     probe = _constant(pool.probe[None])
-    pooled = _attend(probe, x, pool.attention, "pool_attention")
+    pooled = _attend(probe, x, pool.attention, POOL_ATTENTION)
     normed = _normalize(pooled, pool.norm, "pool_norm")
     return tf.add(pooled, _feed_forward(normed, pool.mlp, "pool_mlp"), name="pool_add")
 
@@ -137,8 +141,17 @@ def _attend(tokens, context, layer: Attention, name):
             q = tf.multiply(q, _meeting(q, layer.scale), name=f"{name}_scaling")
         scores = tf.matmul(q, k, transpose_b=True, name=f"{name}_scores")
     weights = tf.nn.softmax(scores, name=f"{name}_weights")  # (1, h, n_q, n)
-    mixed = tf.matmul(weights, v, name=f"{name}_mix")  # (1, h, n_q, e)
+    if layer.lifted:
+        largest = tf.reduce_max(weights, axis=-1, keepdims=True, name=f"{name}_largest")
+        root = tf.sqrt(largest, name=f"{name}_root")  # (1, h, n_q, 1)
+        weights = tf.divide(weights, root, name=f"{name}_lifted")
+    mixed = tf.matmul(weights, v, name=f"{name}{MIX}")  # (1, h, n_q, e)
     mixed = tf.transpose(mixed, (0, 2, 1, 3), name=f"{name}_heads")
+    if layer.lifted:
+        # Not before, as some GPUs misread what meets a product. The converter would
+        # bring it there if both were turned by the same axes.
+        root = tf.transpose(root, (3, 2, 1, 0), name=f"{name}{ROOT}")
+        mixed = tf.multiply(mixed, root, name=f"{name}_lowered")
     mixed = tf.reshape(mixed, (1, mixed.shape[1], -1))  # (1, n_q, d)
     return _project(mixed, layer.output, f"{name}_output")
 

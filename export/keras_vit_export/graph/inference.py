@@ -70,6 +70,8 @@ class Attention:
         scale: Factor of the scores; 1 if something else holds it.
         scores: Dense layer from tokens to the scores of one fixed query in each head.
         fused: Whether Q, K and V come out of one dense layer.
+        lifted: Whether each query's weights are divided by the root of their largest,
+            and what they give is multiplied by it.
     """
 
     num_heads: int
@@ -82,6 +84,7 @@ class Attention:
     scale: float
     scores: Dense | None = None
     fused: bool = False
+    lifted: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +112,10 @@ class Branch:
     norm: Norm
     layer: Attention | FeedForward
     scale: Array | None
+
+
+# What the attention of a pool is called.
+POOL_ATTENTION = "pool_attention"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,13 @@ order of `REWRITES`.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 from keras_vit.config import check_choice
 from keras_vit_export.graph.inference import (
+    POOL_ATTENTION,
     Attention,
     Branch,
     Convolution,
@@ -111,6 +112,48 @@ def fold_key_and_value_biases(graph: Graph) -> Graph:
         )
 
     return with_attention(graph, fold)
+
+
+def centre_values(graph: Graph, means: Mapping[str, np.ndarray]) -> Graph:
+    """Values lose their mean over tokens, and the output's bias has it.
+
+    Weights sum to 1, until they are rounded to 8 bits: then most of hundreds become 0,
+    and the sum is off by much of what the values have in common. That is nothing now.
+
+    Args:
+        graph: To be changed; it needs no other rewrite before.
+        means: Of the values `(h e,)`, by the attention's name. Any give the same logits.
+    """
+
+    def centre(layer: Attention, mean: np.ndarray) -> Attention:
+        value, output = layer.value, layer.output
+        return replace(
+            layer,
+            value=replace(value, bias=value.bias - mean),
+            output=replace(output, bias=output.bias + mean @ output.kernel),
+        )
+
+    branches = tuple(
+        replace(it, layer=centre(it.layer, means[it.name])) if it.name in means else it
+        for it in graph.branches
+    )
+    pool = graph.pool
+    if POOL_ATTENTION in means:
+        attention = centre(pool.attention, means[POOL_ATTENTION])
+        pool = replace(pool, attention=attention)
+    names = (*graph.rewrites, centre_values.__name__)
+    return graph.replace(branches=branches, pool=pool, rewrites=names)
+
+
+def lift_weights(graph: Graph) -> Graph:
+    """Each query's weights are divided by the root of their largest, for a while.
+
+    Where a query looks at hundreds of tokens alike, its largest weight may be a step or
+    two of 8 bits; with all of it, what they give would have as few.
+    """
+    names = (*graph.rewrites, lift_weights.__name__)
+    lifted = with_attention(graph, lambda layer: replace(layer, lifted=True))
+    return lifted.replace(rewrites=names)
 
 
 def fold_query_scale(graph: Graph) -> Graph:

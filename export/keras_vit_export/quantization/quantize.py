@@ -50,7 +50,6 @@ def quantize(
     """
     if not recipe.rules:
         return float_model
-    recipe = dataclasses.replace(recipe, rules=_rules_for(recipe, float_model))
     float_model, of_weights = _prepare(float_model, recipe, ranges or {}, moments or {})
     rules = [rule.as_litert() for rule in recipe.rules]
     quantizer = Quantizer(bytearray(float_model), rules)
@@ -78,36 +77,6 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-def _rules_for(recipe: QuantizationRecipe, float_model: bytes) -> tuple[Rule, ...]:
-    """The rules, changed for weights that bear no scale a block.
-
-    Those that don't divide into blocks get one scale an output. Those with a block so
-    small that its scale, a 16-bit float, comes out as 0 are protected: LiteRT refuses
-    such a file.
-    """
-    more = []
-    if any(rule.block for rule in recipe.rules):
-        for operation, kernel, _ in _weights(read_graph(float_model)):
-            rule = recipe.rule_for(operation.kind, operation.scope)
-            if rule is None or not rule.block:
-                continue
-            divides = kernel.shape[-1] % rule.block == 0
-            size = rule.block if divides else kernel.shape[-1]
-            least = np.abs(kernel.reshape(-1, size)).max(axis=1).min()
-            steps = 2 ** (rule.weights - 1) - 1
-            if least < steps * np.finfo(np.float16).tiny:
-                more += _bound(recipe.protected, operation.scope)
-            elif not divides:
-                more += _bound([dataclasses.replace(rule, block=0)], operation.scope)
-    return (*recipe.rules, *more)
-
-
-def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
-    """The rules for one operation alone."""
-    exact = f"^{re.escape(scope)}$"
-    return [dataclasses.replace(rule, scope=exact) for rule in rules]
 
 
 def _prepare(
@@ -171,30 +140,21 @@ def _round_weights(
 
 
 def _grid(kernel: np.ndarray, rule: Rule) -> tuple[np.ndarray, int]:
-    """Steps of a rule's grids, `(outputs, blocks)` or `(1, 1)`, and how many there are."""
-    parts = kernel.reshape(len(kernel), -1, rule.block or kernel.shape[1])
-    if rule.one_scale:
-        parts = kernel.reshape(1, 1, -1)
+    """Steps of a rule's grids, `(outputs, 1)` or `(1, 1)`, and how many there are."""
+    rows = kernel.reshape(1, -1) if rule.one_scale else kernel
     largest = 2 ** (rule.weights - 1) - 1
-    bounds = np.maximum(np.abs(parts).max(axis=-1), 1e-9)
-
-    def steps_for(part):
-        steps = part * bounds / largest
-        if not rule.block:
-            return steps
-        # Such a scale has 8 bits and an exponent.
-        significand, exponent = np.frexp(steps)
-        return np.ldexp(np.rint(significand * 256) / 256, exponent)
+    bounds = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-9)
 
     def error(steps):
-        units = np.clip(np.rint(parts / steps[..., None]), -largest, largest)
-        return np.sum((units * steps[..., None] - parts) ** 2, axis=-1)
+        units = np.clip(np.rint(rows / steps), -largest, largest)
+        return np.sum((units * steps - rows) ** 2, axis=1, keepdims=True)
 
-    best = steps_for(np.float32(1.0))
+    best = bounds / largest
     if rule.weights < 8:
         # Of few steps each is worth having finer, and the largest weights less so.
         least = error(best)
-        for finer in map(steps_for, _PARTS):
+        for part in _PARTS:
+            finer = part * bounds / largest
             found = error(finer)
             best = np.where(found < least, finer, best)
             least = np.minimum(found, least)
@@ -261,6 +221,12 @@ def protect(recipe: QuantizationRecipe, scopes: Iterable[str]) -> QuantizationRe
         rules=recipe.rules + rules,
         weight_types=(*recipe.weight_types, *kept, "INT8"),
     )
+
+
+def _bound(rules: Iterable[Rule], scope: str) -> list[Rule]:
+    """The rules for one operation alone."""
+    exact = f"^{re.escape(scope)}$"
+    return [dataclasses.replace(rule, scope=exact) for rule in rules]
 
 
 def count_skipped(

@@ -26,7 +26,6 @@ class Rule:
             before; `None` leaves both in float32, quantized while running where the
             weights are integers ("dynamic").
         unsigned: Whether activations are unsigned.
-        block: Weights that share a scale along the input; 0 means all of an output's.
         one_scale: Whether all weights share one scale instead.
         algorithm: litert-quantizer's name.
     """
@@ -36,7 +35,6 @@ class Rule:
     weights: int = 8
     activations: int | None = None
     unsigned: bool = False
-    block: int = 0
     one_scale: bool = False
     algorithm: str = MIN_MAX
 
@@ -54,7 +52,7 @@ class Rule:
             "weight_tensor_config": {
                 "num_bits": self.weights,
                 "symmetric": True,
-                "granularity": self._granularity,
+                "granularity": "TENSORWISE" if self.one_scale else "CHANNELWISE",
                 "dtype": "FLOAT" if casts else "INT",
             },
             "compute_precision": "FLOAT" if casts else "INTEGER",
@@ -69,12 +67,6 @@ class Rule:
                 "dtype": "UINT" if self.unsigned else "INT",
             }
         return rule | {"op_config": config}
-
-    @property
-    def _granularity(self) -> str:
-        if self.one_scale:
-            return "TENSORWISE"
-        return f"BLOCKWISE_{self.block}" if self.block else "CHANNELWISE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +130,13 @@ class QuantizationRecipe:
         return any(rule.activations for rule in self.rules)
 
     @property
+    def rounds_attention(self) -> bool:
+        """Whether attention's weights, floats out of a softmax, get 8 bits."""
+        product = self.rule_for("BATCH_MATMUL", "block_00_attention_mix;")
+        softmax = self.rule_for("SOFTMAX", "block_00_attention_weights;")
+        return product is not None and product.activations == 8 and softmax is None
+
+    @property
     def has_ranges(self) -> bool:
         """Whether ranges of 8 bits are to be chosen for activations."""
         return any(rule.activations == 8 for rule in self.rules)
@@ -164,6 +163,8 @@ def _static(*operations: str, bits: int = 8) -> tuple[Rule, ...]:
 # Q, K and V share a scale behind a SPLIT, and Q is 1 / sqrt(e) of the size of K: static
 # integers lose bits there, so these recipes keep three dense layers.
 _APART = ("fuse_queries_keys_values",)
+# It needs images, and where attention products are floats it gains nothing.
+_FLOAT_PRODUCTS = ("centre_values",)
 _DENSE = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 _DYNAMIC = (Rule(operation="*", weights=8),)
 _OF_FLOATS = 0.02  # for accelerators that compute in 16 bits
@@ -175,6 +176,7 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
             name="float32",
             summary="weights and arithmetic in 32-bit floats",
             weight_types=("FLOAT32",),
+            without=_FLOAT_PRODUCTS,
             tolerance=_OF_FLOATS,
         ),
         QuantizationRecipe(
@@ -182,6 +184,7 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
             summary="weights in 16-bit floats, arithmetic in 32-bit floats",
             rules=(Rule(operation="*", weights=16, algorithm=CAST),),
             weight_types=("FLOAT16",),
+            without=_FLOAT_PRODUCTS,
             tolerance=_OF_FLOATS,
         ),
         QuantizationRecipe(
@@ -189,6 +192,7 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
             summary="weights in 8-bit integers, activations quantized as they come",
             rules=(Rule(operation="*"),),
             weight_types=("INT8",),
+            without=_FLOAT_PRODUCTS,
         ),
         QuantizationRecipe(
             name="fast_int8",
@@ -203,8 +207,11 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
             name="static_int8",
             summary="8-bit integers in dense layers, convolutions and attention "
             "products; norms, softmax, GELU and residual stream in floats",
-            rules=_static(
-                *_DENSE, "BATCH_MATMUL", "TRANSPOSE", "RESHAPE", "MAX_POOL_2D"
+            rules=(
+                *_static(*_DENSE, "BATCH_MATMUL", "TRANSPOSE", "RESHAPE"),
+                *_static("MAX_POOL_2D"),
+                # What attention's weights were divided by.
+                Rule(operation="TRANSPOSE", scope="_root_heads;", algorithm=KEEP),
             ),
             weight_types=("INT8",),
             without=_APART,
@@ -240,13 +247,17 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
         QuantizationRecipe(
             name="int4",
             summary="weights of dense layers in 4-bit integers, activations quantized "
-            "as they come; patches, and build_vit's head, in 8 bits",
+            "as they come; patches, and build_vit's attention outputs and head, in 8 "
+            "bits",
+            # Outputs of attention are a twelfth of the weights, and a quarter of what 4
+            # bits lost on a pretrained ViT-S.
             rules=(
                 Rule(operation="*"),
-                Rule(operation="FULLY_CONNECTED", weights=4, block=32),
-                Rule(operation="FULLY_CONNECTED", scope="^head"),
+                Rule(operation="FULLY_CONNECTED", weights=4),
+                Rule(operation="FULLY_CONNECTED", scope="^head|_attention_output"),
             ),
             weight_types=("INT8", "INT4"),
+            without=_FLOAT_PRODUCTS,
             protected=_DYNAMIC,
         ),
     )
@@ -256,8 +267,8 @@ DEFAULT_RECIPE = "dynamic_int8"
 
 # TFLite 2.14 (2023), the last release of `tflite_runtime`, which phones still have.
 OLD_RUNTIME = "2.14"
-# It knows no operations of 16-bit integers that norms need, and answers wrongly where
-# weights of 4 bits have a scale for each block.
+# It knows no operations of 16-bit integers that norms need, and ends the process where
+# weights have 4 bits.
 _NEWER = ("full_int8", "int16x8", "int4")
 
 

@@ -87,7 +87,7 @@ def round_layer(
         kernel: Shape `(outputs, inputs)`.
         bias: Shape `(outputs,)`; `None` if there is none to take up the mean.
         moments: Of what the layer reads.
-        steps: Of the grid, `(outputs, blocks)` or `(1, 1)`.
+        steps: Of the grid, `(outputs, 1)` or `(1, 1)`.
         largest: Steps from zero to the largest weight.
     """
     mean, spread = moments
@@ -104,16 +104,15 @@ def _round(kernel, spread, steps, largest) -> np.ndarray:
     # What varies most first, while there are many left to make up for it.
     order = np.argsort(-np.diag(spread))
     feedback = feedback_of(spread[np.ix_(order, order)])
-    steps = np.repeat(steps.T, inputs // steps.shape[1], axis=0).astype(np.float32)
-    steps = np.broadcast_to(steps, kernel.T.shape)[order]
+    steps = steps.T.astype(np.float32)
     weights = np.ascontiguousarray(kernel.T[order])
     errors = np.zeros_like(weights)
     for begin in range(0, inputs, _SPAN):
         end = min(begin + _SPAN, inputs)
         wanted = weights[begin:end] + feedback[:begin, begin:end].T @ errors[:begin]
         for at, it in enumerate(range(begin, end)):
-            units = np.rint(wanted[at] / steps[it]).clip(-largest, largest)
-            errors[it] = weights[it] - units * steps[it]
+            units = np.rint(wanted[at] / steps[0]).clip(-largest, largest)
+            errors[it] = weights[it] - units * steps[0]
             wanted[at + 1 :] += feedback[it, it + 1 : end, None] * errors[it]
     return (weights - errors)[np.argsort(order)].T
 
