@@ -217,16 +217,15 @@ class Candidates:
 
     def _lifted_if_better(self, candidate: Candidate) -> Candidate:
         """The file with attention's weights lifted, if that pays."""
-        graph = self._graph(candidate)
-        if graph is None or not candidate.recipe.rounds_attention:
+        if self._graph(candidate) is None or not candidate.recipe.rounds_attention:
             return candidate
-        lifted = dataclasses.replace(
-            candidate,
-            float_model=convert_graph(lift_weights(graph)),
-            lifted=True,
-            snr_db=None,
-        )
-        return self._if_it_pays(self._by_best_method(lifted), candidate)
+        return self._if_it_pays(self._lift(candidate), candidate)
+
+    def _lift(self, candidate: Candidate) -> Candidate:
+        graph = lift_weights(self._graph(candidate))
+        lifted = dataclasses.replace(candidate, lifted=True, snr_db=None)
+        lifted = dataclasses.replace(lifted, float_model=convert_graph(graph))
+        return self._by_best_method(lifted)
 
     def _if_it_pays(self, changed: Candidate, candidate: Candidate) -> Candidate:
         """What takes more time while running, if it keeps that much more."""

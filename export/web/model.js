@@ -265,7 +265,8 @@ async function tryWebgpu(selfTest, model) {
   if (!selfTest) return { refused: "the file carries no self-test" };
   if (!navigator.gpu) return { refused: "no WebGPU here" };
   if (givenUp) return { refused: givenUp };
-  // There LiteRT.js 2.5.3 reads beyond its memory.
+  // In files of earlier versions, which say no more than that, LiteRT.js 2.5.3 reads
+  // beyond its memory there.
   if (model.contract.recipe === "int4") return { refused: "WebGPU can’t run 4-bit weights" };
   const trial = runOnWebgpu(model);
   const limit = new Promise((resolve) => setTimeout(resolve, WEBGPU_LIMIT_MS, null));

@@ -18,6 +18,7 @@ from keras_vit_export.exporter import Exporter
 from keras_vit_export.keras_classifier import KerasClassifier
 from keras_vit_export.quantization.quantize import count_skipped, quantize
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES, Rule
+from litert_quantizer import Quantizer
 
 from keras_vit import build_vit
 
@@ -279,3 +280,18 @@ def test_old_runtimes_get_one_scale_where_floats_meet_bytes(model, images):
 def test_another_version_is_refused(model):
     with pytest.raises(ValueError, match=r"compat must be one of 2\.14"):
         Exporter(model, compat="2.13")
+
+
+def test_four_bits_in_blocks_as_earlier_versions_wrote_them_go_on_running(
+    float_model, pixels
+):
+    rule = Rule(operation="FULLY_CONNECTED", weights=4).as_litert()
+    rule["op_config"]["weight_tensor_config"]["granularity"] = "BLOCKWISE_32"
+    quantizer = Quantizer(bytearray(float_model), [rule])
+    blocks = bytes(quantizer.quantize(None).quantized_model)
+    assert set(operations(blocks)["FULLY_CONNECTED"]) == {
+        "int4 weights in blocks of 32"
+    }
+    found = Classifier(blocks).probabilities(pixels)
+    expected = Classifier(float_model).probabilities(pixels)
+    assert 0 < np.abs(found - expected).max() < 0.2

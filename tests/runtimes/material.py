@@ -20,7 +20,9 @@ from keras_vit.data import from_arrays
 COUNT = 200
 # Recipes whose file is another with `--compat 2.14`, and the name of that file.
 COMPATIBLE = {name: f"{name}, compat" for name in ("dynamic_int8", "fast_int8")}
-FILES = (*QUANTIZATION_RECIPES, *COMPATIBLE.values())
+# One whose attention's weights are lifted, whether that pays or not.
+LIFTED = "static_int8, lifted"
+FILES = (*QUANTIZATION_RECIPES, *COMPATIBLE.values(), LIFTED)
 # The image files are smaller than the model's input, and larger. The larger ones have
 # the smaller ones' pixels as squares: whoever shrinks them without averaging shows it.
 SCALES = {"smaller": 1, "larger": 4}
@@ -108,9 +110,10 @@ def _false_colours(grey: np.ndarray) -> np.ndarray:
 
 def _export(model, data, folder: pathlib.Path) -> None:
     exporter = Exporter(model, data)
-    files, _ = exporter.check(
-        {name: exporter.convert(name) for name in QUANTIZATION_RECIPES}
-    )
+    made = {name: exporter.convert(name) for name in QUANTIZATION_RECIPES}
+    candidates = exporter._candidates
+    plain = candidates.make_plain(QUANTIZATION_RECIPES["static_int8"])
+    files, _ = exporter.check(made | {LIFTED: candidates._lift(plain)})
     old = Exporter(model, data, compat=OLD_RUNTIME)
     more, _ = old.check({name: old.convert(name) for name in COMPATIBLE})
     files |= {COMPATIBLE[name]: content for name, content in more.items()}

@@ -13,10 +13,12 @@ from covering import COVERING
 from export.test_graph import quickly_quantized
 from keras_vit_export.graph import inference
 from keras_vit_export.graph.convert import convert_graph
-from keras_vit_export.graph.rewrites import rewrite
+from keras_vit_export.graph.rewrites import lift_weights, rewrite
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 import keras_vit
+
+from .material import LIFTED
 
 SHAPE = (8, 12, 3)
 # As wide as that, 8 bits round as they do in real models.
@@ -42,7 +44,7 @@ def covering_files(index: int, pixels: np.ndarray) -> dict[str, bytes]:
     """The flatbuffer of one of `COVERING`'s configurations in every recipe."""
     fields = _SIZES | {"image_size": SHAPE[:2], "patch_size": 4} | COVERING[index]
     model = _random_model(keras_vit.ViTConfig(**fields), index)
-    return _files(model, pixels, QUANTIZATION_RECIPES)
+    return _files(model, pixels, (*QUANTIZATION_RECIPES, LIFTED))
 
 
 def published_files(pixels: np.ndarray, names: Iterable[str]) -> dict[str, bytes]:
@@ -68,9 +70,14 @@ def _random_model(config: keras_vit.ViTConfig, seed: int) -> keras.Model:
 
 def _files(model, pixels, names):
     _set_apart(model, pixels)
-    content = convert_graph(rewrite(inference.read(model)))
+    graph = rewrite(inference.read(model))
+    content, lifted = map(convert_graph, (graph, lift_weights(graph)))
     return {
-        name: quickly_quantized(content, QUANTIZATION_RECIPES[name], pixels)
+        name: quickly_quantized(
+            lifted if name == LIFTED else content,
+            QUANTIZATION_RECIPES[name.partition(",")[0]],
+            pixels,
+        )
         for name in names
     }
 

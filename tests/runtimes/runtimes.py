@@ -15,7 +15,7 @@ import chromium
 import numpy as np
 from keras_vit_cli import web
 
-from .material import FILES
+from .material import FILES, LIFTED
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".venv-devices"
@@ -97,8 +97,6 @@ RUNTIMES = (
         "CompiledModel, GPU",
         "ai-edge-litert",
         GPU,
-        # Weights of 4 bits with a scale for each block end the process.
-        refuses=frozenset({"int4"}),
         # It has no 16-bit integers.
         partly=frozenset({"full_int8", "int16x8"}),
     ),
@@ -129,8 +127,8 @@ RUNTIMES = (
         "LiteRT.js in Chromium, WebGPU",
         "browser",
         "@litertjs/core",
-        # It has no arithmetic of integers, and reads beyond its memory for 4 bits.
-        refuses=frozenset({"full_int8", "int16x8", "int4"}),
+        # It has no arithmetic of integers.
+        refuses=frozenset({"full_int8", "int16x8"}),
         accelerator="webgpu",
     ),
     Runtime(
@@ -145,7 +143,7 @@ RUNTIMES = (
         "tflite-runtime",
         "arm64-tflite-runtime",
         # static_int8 is a segmentation fault, under qemu 7.2 at least
-        refuses=_OLD | _SEVERAL_SCALES | {"static_int8"},
+        refuses=_OLD | _SEVERAL_SCALES | {"static_int8", LIFTED},
     ),
 )
 

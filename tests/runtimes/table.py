@@ -19,8 +19,9 @@ writes this page.
 
 """
 _NOTES = """
-`-`: does not load, or is refused. `compat`: exported with `--compat 2.14`. **Bold**:
-answered wrongly without a word. *Italic*: partly on the accelerator, the rest on the CPU;
+`-`: does not load, or is refused. `compat`: exported with `--compat 2.14`. `lifted`: each
+query's attention weights divided by the root of their largest. **Bold**: answered wrongly
+without a word. *Italic*: partly on the accelerator, the rest on the CPU;
 which operations, is said below.
 
 GPU and WebGPU are a Vulkan in software (SwiftShader): 32-bit floats; the default precision

@@ -20,22 +20,21 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from . import layouts, random_models
+from .material import LIFTED
 from .runtimes import GPU, ROOT, variables, why_missing
 
 pytestmark = pytest.mark.devices
 
+NAMES = (*QUANTIZATION_RECIPES, LIFTED)
 # What may become of a recipe on LiteRT's GPU; of all others, that it runs wholly.
 # It has no 16-bit integers: alone they are left to the CPU, but where they are constants
-# of an operation that it takes, the process ends; so it does with 4-bit weights that have
-# a scale for each block.
+# of an operation that it takes, the process ends.
 ON_GPU = {
     "full_int8": {PARTLY, REFUSED},
     "int16x8": {PARTLY, REFUSED},
-    "int4": {REFUSED},
 }
-# On WebGPU; float16 and fast_int8 hold the same operations as two of these. It ends the
-# page's runtime to try int4, which model.js therefore never does.
-ON_WEBGPU = ("float32", "dynamic_int8", "static_int8", "full_int8", "int16x8")
+# On WebGPU; float16 and fast_int8 hold the same operations as two of these.
+ON_WEBGPU = tuple(it for it in NAMES if it not in ("float16", "fast_int8"))
 # There, a page takes the whole model or nothing.
 NOT_ON_WEBGPU = ("full_int8", "int16x8")
 REFUSALS = ("WebGPU has not all of its operations.", "Aborted()")
@@ -65,7 +64,7 @@ def pixels():
 def covering(pixels):
     """The files by recipe, in the order of `COVERING`."""
     files = [random_models.covering_files(it, pixels) for it in range(len(COVERING))]
-    return {name: [it[name] for it in files] for name in QUANTIZATION_RECIPES}
+    return {name: [it[name] for it in files] for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +80,8 @@ def published(photos):
 
 def check_answers(name, rows, expected):
     """They are the CPU's, up to what a recipe's rounding explains."""
-    tolerance = QUANTIZATION_RECIPES[name].tolerance
-    bound = (
-        FLOAT_BOUND
-        if QUANTIZATION_RECIPES[name].weight_types[0] != "INT8"
-        else tolerance
-    )
+    recipe = QUANTIZATION_RECIPES[name.partition(",")[0]]
+    bound = FLOAT_BOUND if recipe.weight_types[0] != "INT8" else recipe.tolerance
     distance = 0.5 * np.abs(rows - expected).sum(axis=1).max()
     assert distance <= bound, name
     second, first = np.sort(expected, axis=1)[:, -2:].T
@@ -106,7 +101,7 @@ def test_the_answers_to_the_covering_set_are_set_apart(covering, pixels):
         assert others.mean() > 0.1
 
 
-@pytest.mark.parametrize("name", QUANTIZATION_RECIPES)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_option_on_the_gpu_answers_as_on_the_cpu(name, vulkan, covering, pixels):
     classifiers = [Classifier(it) for it in covering[name]]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

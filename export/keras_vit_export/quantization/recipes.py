@@ -267,7 +267,7 @@ DEFAULT_RECIPE = "dynamic_int8"
 
 # TFLite 2.14 (2023), the last release of `tflite_runtime`, which phones still have.
 OLD_RUNTIME = "2.14"
-# It knows no operations of 16-bit integers that norms need, and ends the process where
+# It knows no operations of 16-bit integers that norms need, and answers wrongly where
 # weights have 4 bits.
 _NEWER = ("full_int8", "int16x8", "int4")
 
