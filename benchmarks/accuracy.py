@@ -3,10 +3,12 @@
     python benchmarks/accuracy.py --models runs/accuracy
 
 Trains what is missing in that folder (hours on two cores): `nano/4` with three seeds,
-and `outliers`, a model of width 384 and depth 12 whose residual stream has channels far
-above the others, as pretrained models do. Then it exports each with every recipe,
-calibrated on training images, and prints the loss of top-1 against the float32 file
-with its paired 95 % interval.
+and models of width 384 and depth 12 whose residual stream has channels far above the
+others, as pretrained models do: more or fewer of them, larger or smaller, and with more
+tokens. Then it exports each with every recipe, calibrated on training images, and prints
+the loss of top-1 against the float32 file with its paired 95 % interval. `--save` keeps
+which images each file named rightly, and `--beside` compares with those of another
+version of the code.
 """
 
 import argparse
@@ -15,6 +17,8 @@ import json
 import os
 import pathlib
 import time
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -29,9 +33,26 @@ import keras_vit
 
 DATASET = "fashion_mnist"
 SEEDS = (0, 1, 2)
-# Channels of the residual stream that the harder model writes much larger, and how much.
-OUTLIERS = (17, 101, 230, 333)
-FACTOR = 16.0
+
+
+class Outliers(NamedTuple):
+    """Channels of the residual stream that a model writes much larger, and how much."""
+
+    channels: tuple[int, ...]
+    factor: float
+    seed: int = 0
+    patch_size: int = 14
+    pool: str = "token"
+
+
+HARD = {
+    "outliers": Outliers((17, 101, 230, 333), 16.0),
+    "outliers-two": Outliers((60, 290), 40.0, seed=1),
+    "outliers-many": Outliers(tuple(range(5, 384, 16)), 6.0, seed=2),
+    "outliers-tokens": Outliers(
+        (17, 101, 230, 333), 16.0, 3, patch_size=7, pool="mean"
+    ),
+}
 
 
 def train_nano(seed: int, folder: pathlib.Path) -> None:
@@ -50,12 +71,13 @@ def train_nano(seed: int, folder: pathlib.Path) -> None:
     keras_vit.train(keras_vit.build_vit(config), data, recipe, output=folder, seed=seed)
 
 
-def train_outliers(folder: pathlib.Path, epochs: int = 2) -> None:
-    """Width 384, depth 12, patches of 14 pixels, a few channels made large at first."""
-    keras.utils.set_random_seed(0)
+def train_hard(outliers: Outliers, folder: pathlib.Path, epochs: int = 2) -> None:
+    """Width 384, depth 12, some channels made large at first."""
+    keras.utils.set_random_seed(outliers.seed)
     source = keras_vit.data.find_source(DATASET)
     config = keras_vit.ViTConfig.from_variant(
-        "S/14",
+        f"S/{outliers.patch_size}",
+        pool=outliers.pool,
         image_size=28,
         channels=1,
         num_classes=10,
@@ -64,7 +86,7 @@ def train_outliers(folder: pathlib.Path, epochs: int = 2) -> None:
     model = keras_vit.build_vit(config)
     for kernel in writers(model):
         values = np.array(kernel)
-        values[..., list(OUTLIERS)] *= FACTOR
+        values[..., list(outliers.channels)] *= outliers.factor
         kernel.assign(values)
     data = source.load(config, batch_size=128)
     recipe = keras_vit.TrainingRecipe(
@@ -87,8 +109,9 @@ def train_missing(folder: pathlib.Path) -> None:
     for seed in SEEDS:
         if not (folder / f"nano-{seed}/run.json").exists():
             train_nano(seed, folder / f"nano-{seed}")
-    if not (folder / "outliers/run.json").exists():
-        train_outliers(folder / "outliers")
+    for name, outliers in HARD.items():
+        if not (folder / name / "run.json").exists():
+            train_hard(outliers, folder / name)
 
 
 class Parallel:
@@ -190,17 +213,28 @@ def table(results: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def compare(before: Mapping[str, np.ndarray], right: dict[str, np.ndarray]) -> str:
+    """Points lost to the same recipe of another version, model by model."""
+    lines = ["| model and format | points lost to the version before |", "|---|---|"]
+    for name in right.keys() & {*before}:
+        lost, half = points_lost(before[name], right[name])
+        lines.append(f"| {name} | {lost:+.2f} ± {half:.2f} |")
+    return "\n".join([*lines[:2], *sorted(lines[2:])])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", type=pathlib.Path, default="runs/accuracy")
     parser.add_argument("--recipes", default=",".join(QUANTIZATION_RECIPES))
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--save", type=pathlib.Path, metavar="FILE.npz")
+    parser.add_argument("--beside", type=pathlib.Path, metavar="FILE.npz")
     options = parser.parse_args()
     train_missing(options.models)
     print(", ".join(f"{name} {it}" for name, it in environment().items()))
     recipes = options.recipes.split(",")
-    groups = {"nano": [f"nano-{seed}" for seed in SEEDS], "outliers": ["outliers"]}
-    figures = {}
+    groups = {"nano": [f"nano-{seed}" for seed in SEEDS]} | {it: [it] for it in HARD}
+    figures, right = {}, {}
     for group, names in groups.items():
         results = []
         # A sixth of a second an image in 16-bit integers: hours for the larger model.
@@ -210,10 +244,15 @@ def main() -> None:
             results.append(measure(options.models / name / "model.keras", measured))
             top1 = {key: float(it["right"].mean()) for key, it in results[-1].items()}
             figures[name] = top1
+            right |= {f"{name} {key}": it["right"] for key, it in results[-1].items()}
             print("  " + ", ".join(f"{key} {it:.2%}" for key, it in top1.items()))
         print(f"\n{group}, {len(names)} models\n\n{table(results)}\n", flush=True)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))
+    if options.save:
+        np.savez(options.save, **right)
+    if options.beside:
+        print(compare(np.load(options.beside), right))
 
 
 if __name__ == "__main__":
