@@ -25,9 +25,8 @@ from keras_vit_export.graph.inference import (
 
 # Last part of the name of a norm's output, before beta.
 NORMED = "normed"
-# What follows an attention's name where its weights meet its values, and where what
-# they were divided by comes back.
-MIX, ROOT = "_mix", "_root_heads"
+# What follows an attention's name where its weights meet its values.
+MIX = "_mix"
 
 
 def logits(graph: Graph, image: tf.Tensor) -> tf.Tensor:
@@ -150,7 +149,7 @@ def _attend(tokens, context, layer: Attention, name):
     if layer.lifted:
         # Not before, as some GPUs misread what meets a product. The converter would
         # bring it there if both were turned by the same axes.
-        root = tf.transpose(root, (3, 2, 1, 0), name=f"{name}{ROOT}")
+        root = tf.transpose(root, (3, 2, 1, 0), name=f"{name}_root_heads")
         mixed = tf.multiply(mixed, root, name=f"{name}_lowered")
     mixed = tf.reshape(mixed, (1, mixed.shape[1], -1))  # (1, n_q, d)
     return _project(mixed, layer.output, f"{name}_output")
