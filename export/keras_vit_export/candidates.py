@@ -217,14 +217,16 @@ class Candidates:
 
     def _lifted_if_better(self, candidate: Candidate) -> Candidate:
         """The file with attention's weights lifted, if that pays."""
-        if self._graph(candidate) is None or not candidate.recipe.rounds_attention:
+        recipe = candidate.recipe
+        if not recipe.rounds_attention or not self._floats.graph(recipe.without):
             return candidate
         return self._if_it_pays(self._lift(candidate), candidate)
 
     def _lift(self, candidate: Candidate) -> Candidate:
         graph = lift_weights(self._graph(candidate))
-        lifted = dataclasses.replace(candidate, lifted=True, snr_db=None)
-        lifted = dataclasses.replace(lifted, float_model=convert_graph(graph))
+        lifted = dataclasses.replace(
+            candidate, float_model=convert_graph(graph), lifted=True
+        )
         return self._by_best_method(lifted)
 
     def _if_it_pays(self, changed: Candidate, candidate: Candidate) -> Candidate:

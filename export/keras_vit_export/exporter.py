@@ -264,9 +264,7 @@ class Exporter:
             RuntimeError: If the GPU alone is asked for and there is none.
         """
         if tuple(names) == ("gpu",):
-            smallest = Classifier.of_flatbuffer(
-                self.floats.file(self._recipe("float32").without)
-            )
+            smallest = Classifier.of_flatbuffer(self.convert("float32").content)
             reach(smallest, self.floats.few_images()[:1], names)
 
     def _reach(self, classifier: Classifier, names: Sequence[str]) -> dict[str, Reach]:

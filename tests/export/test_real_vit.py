@@ -3,7 +3,6 @@
 `make real-vit` fetches it; its head is random here (`benchmarks/real_vit.py` fits one).
 """
 
-import os
 import pathlib
 
 import keras
@@ -14,17 +13,15 @@ from keras_vit_export.exporter import Exporter
 
 import keras_vit
 from keras_vit.weights import read_checkpoint
+from tests.data.test_sources import has_fashion
 
 WEIGHTS = pathlib.Path(__file__).parents[2] / "runs/real_vit"
-FASHION = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "-"), "fashion_mnist/3.0.1")
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(
         not (WEIGHTS / "model.safetensors").exists(), reason="make real-vit"
     ),
-    pytest.mark.skipif(
-        not FASHION.exists(), reason="Fashion-MNIST is not prepared in TFDS_DATA_DIR"
-    ),
+    has_fashion,
 ]
 # Decibels of the logits; with this head 27.8, 22.4, 22.4 and 18.4 were measured.
 LEAST_DB = {"dynamic_int8": 26.5, "static_int8": 21.0, "full_int8": 21.0, "int4": 17.0}

@@ -11,7 +11,11 @@ import keras
 import numpy as np
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.keras_classifier import KerasClassifier
-from keras_vit_export.quantization.recipes import OLD_RUNTIME, QUANTIZATION_RECIPES
+from keras_vit_export.quantization.recipes import (
+    OLD_RUNTIME,
+    QUANTIZATION_RECIPES,
+    QuantizationRecipe,
+)
 from PIL import Image
 
 import keras_vit
@@ -26,6 +30,11 @@ FILES = (*QUANTIZATION_RECIPES, *COMPATIBLE.values(), LIFTED)
 # The image files are smaller than the model's input, and larger. The larger ones have
 # the smaller ones' pixels as squares: whoever shrinks them without averaging shows it.
 SCALES = {"smaller": 1, "larger": 4}
+
+
+def recipe_of(name: str) -> QuantizationRecipe:
+    """The recipe of one of `FILES`."""
+    return QUANTIZATION_RECIPES[name.partition(",")[0]]
 
 
 def make(folder: pathlib.Path) -> None:

@@ -18,7 +18,7 @@ from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 import keras_vit
 
-from .material import LIFTED
+from .material import LIFTED, recipe_of
 
 SHAPE = (8, 12, 3)
 # As wide as that, 8 bits round as they do in real models.
@@ -75,7 +75,7 @@ def _files(model, pixels, names):
     return {
         name: quickly_quantized(
             lifted if name == LIFTED else content,
-            QUANTIZATION_RECIPES[name.partition(",")[0]],
+            recipe_of(name),
             pixels,
         )
         for name in names

@@ -1,9 +1,8 @@
 """Every runtime that is here gives Keras' answers, or says that it can't."""
 
 import pytest
-from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
-from .material import FILES
+from .material import FILES, recipe_of
 from .runtimes import GIVEN
 
 pytestmark = pytest.mark.devices
@@ -48,8 +47,7 @@ def test_image_files_get_the_answers_of_keras(answered):
 def test_the_self_test_tells_right_from_wrong(answered):
     runtime, results = answered
     for name in set(FILES) - runtime.refuses:
-        tolerance = QUANTIZATION_RECIPES[name.partition(",")[0]].tolerance
-        passed = results[name].distance <= tolerance
+        passed = results[name].distance <= recipe_of(name).tolerance
         assert passed == (name not in runtime.wrong), (name, results[name].distance)
 
 

@@ -20,7 +20,7 @@ from keras_vit_device.classifier import Classifier
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
 from . import layouts, random_models
-from .material import LIFTED
+from .material import LIFTED, recipe_of
 from .runtimes import GPU, ROOT, variables, why_missing
 
 pytestmark = pytest.mark.devices
@@ -80,13 +80,14 @@ def published(photos):
 
 def check_answers(name, rows, expected):
     """They are the CPU's, up to what a recipe's rounding explains."""
-    recipe = QUANTIZATION_RECIPES[name.partition(",")[0]]
+    recipe = recipe_of(name)
     bound = FLOAT_BOUND if recipe.weight_types[0] != "INT8" else recipe.tolerance
     distance = 0.5 * np.abs(rows - expected).sum(axis=1).max()
     assert distance <= bound, name
     second, first = np.sort(expected, axis=1)[:, -2:].T
     apart = first - second > bound  # others are as good as tied
-    assert apart.mean() >= 0.2
+    # Rounded to 4 bits, random layers bring answers nearer to each other.
+    assert apart.mean() >= (0.25 if recipe.is_narrow else 0.3)
     same = rows.argmax(axis=1) == expected.argmax(axis=1)
     assert same[apart].all(), name
     return distance

@@ -125,24 +125,17 @@ def centre_values(graph: Graph, means: Mapping[str, np.ndarray]) -> Graph:
         means: Of the values `(h e,)`, by the attention's name. Any give the same logits.
     """
 
-    def centre(layer: Attention, mean: np.ndarray) -> Attention:
-        value, output = layer.value, layer.output
+    def centre(layer: Attention, name: str) -> Attention:
+        if name not in means:
+            return layer
+        mean, value, output = means[name], layer.value, layer.output
         return replace(
             layer,
             value=replace(value, bias=value.bias - mean),
             output=replace(output, bias=output.bias + mean @ output.kernel),
         )
 
-    branches = tuple(
-        replace(it, layer=centre(it.layer, means[it.name])) if it.name in means else it
-        for it in graph.branches
-    )
-    pool = graph.pool
-    if POOL_ATTENTION in means:
-        attention = centre(pool.attention, means[POOL_ATTENTION])
-        pool = replace(pool, attention=attention)
-    names = (*graph.rewrites, centre_values.__name__)
-    return graph.replace(branches=branches, pool=pool, rewrites=names)
+    return _note(_with_named_attention(graph, centre), centre_values)
 
 
 def lift_weights(graph: Graph) -> Graph:
@@ -151,9 +144,8 @@ def lift_weights(graph: Graph) -> Graph:
     Where a query looks at hundreds of tokens alike, its largest weight may be a step or
     two of 8 bits; with all of it, what they give would have as few.
     """
-    names = (*graph.rewrites, lift_weights.__name__)
     lifted = with_attention(graph, lambda layer: replace(layer, lifted=True))
-    return lifted.replace(rewrites=names)
+    return _note(lifted, lift_weights)
 
 
 def fold_query_scale(graph: Graph) -> Graph:
@@ -263,8 +255,12 @@ def rewrite(graph: Graph, names: Iterable[str] = tuple(REWRITES)) -> Graph:
         check_choice("rewrite", name, REWRITES)
     for name, function in REWRITES.items():
         if name in names and (changed := function(graph)) is not graph:
-            graph = changed.replace(rewrites=(*graph.rewrites, name))
+            graph = _note(changed, function)
     return graph
+
+
+def _note(graph: Graph, function: Callable) -> Graph:
+    return graph.replace(rewrites=(*graph.rewrites, function.__name__))
 
 
 def reads_through_norms(graph: Graph) -> bool:
@@ -323,15 +319,21 @@ def _with_output(branch: Branch, change: Callable[[Dense], Dense]) -> Branch:
 
 
 def with_attention(graph: Graph, change: Callable[[Attention], Attention]) -> Graph:
+    return _with_named_attention(graph, lambda layer, name: change(layer))
+
+
+def _with_named_attention(
+    graph: Graph, change: Callable[[Attention, str], Attention]
+) -> Graph:
     branches = tuple(
-        replace(branch, layer=change(branch.layer))
+        replace(branch, layer=change(branch.layer, branch.name))
         if isinstance(branch.layer, Attention)
         else branch
         for branch in graph.branches
     )
     pool = graph.pool
     if pool.attention is not None:
-        pool = replace(pool, attention=change(pool.attention))
+        pool = replace(pool, attention=change(pool.attention, POOL_ATTENTION))
     return graph.replace(branches=branches, pool=pool)
 
 
