@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-devices test-colab test-versions lint box real-vit clean
+.PHONY: help demo test test-long test-devices test-colab test-versions lint docs box real-vit clean
 
 help:
 	@echo "make demo       train, export and check a model on the bundled digits"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-devices  the tests on every runtime, and a browser, that can be had"
 	@echo "make test-colab  every test, the lessons and the demo beside Colab's packages"
 	@echo "make test-versions  every test beside the oldest and the newest packages"
+	@echo "make docs       the documentation as a site, in site/"
 	@echo "make box        train and export the model in models/ anew"
 	@echo "make real-vit   a pretrained model for benchmarks/real_vit.py"
 	@echo "make clean      remove the environment and caches"
@@ -39,6 +40,10 @@ test-versions:
 lint: .venv/installed-test
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+docs: .venv/installed-docs docs/node_modules/.package-lock.json
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open site/index.html"
 
 box: .venv/installed
 	@$(BIN)/python models/make.py
@@ -76,6 +81,13 @@ clean:
 .venv/installed-devices: .venv/installed-test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[devices]'
 	@touch $@
+
+.venv/installed-docs: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs/node_modules/.package-lock.json: docs/package-lock.json
+	@npm ci --silent --prefix docs
 
 export/web/node_modules/.package-lock.json: export/web/package-lock.json
 	@npm ci --prefix export/web || echo "No LiteRT.js: npm can't fetch it."

@@ -49,11 +49,9 @@ SHAPES = {
 }
 
 
-def keras_vit_steps(shape: Shape) -> Callable[[], None]:
-    """This library, compiled as `keras_vit.train` compiles it."""
+def keras_vit_model(shape: Shape):
+    """This library's model."""
     import keras_vit
-    from keras_vit.training.loop import first_tokens_alone
-    from keras_vit.training.optimizer import make_optimizer
 
     config = keras_vit.ViTConfig(
         image_size=shape.image_size,
@@ -64,7 +62,16 @@ def keras_vit_steps(shape: Shape) -> Callable[[], None]:
         mlp_dim=4 * shape.width,
         num_classes=CLASSES,
     )
-    model = keras_vit.build_vit(config)
+    return keras_vit.build_vit(config)
+
+
+def keras_vit_steps(shape: Shape) -> Callable[[], None]:
+    """This library, compiled as `keras_vit.train` compiles it."""
+    import keras_vit
+    from keras_vit.training.loop import first_tokens_alone
+    from keras_vit.training.optimizer import make_optimizer
+
+    model = keras_vit_model(shape)
     recipe = keras_vit.TrainingRecipe(ema_momentum=0.0)
     steps = keras_steps(model, make_optimizer(recipe, 10_000), True, shape)
 
@@ -73,6 +80,14 @@ def keras_vit_steps(shape: Shape) -> Callable[[], None]:
             steps()
 
     return as_trained
+
+
+def fit_steps(shape: Shape, jit_compile: bool | str) -> Callable[[], None]:
+    """A `fit` of one's own, with Keras' own AdamW."""
+    import keras
+
+    optimizer = keras.optimizers.AdamW(1e-3, weight_decay=0.05)
+    return keras_steps(keras_vit_model(shape), optimizer, jit_compile, shape)
 
 
 def kerashub_steps(shape: Shape, jit_compile: bool | str) -> Callable[[], None]:
@@ -143,6 +158,8 @@ def timm_steps(shape: Shape, compiled: bool) -> Callable[[], None]:
 
 CANDIDATES: dict[str, Callable[[Shape], Callable[[], None]]] = {
     "keras_vit": keras_vit_steps,
+    "keras_vit, fit of one's own": lambda shape: fit_steps(shape, "auto"),
+    "keras_vit, fit of one's own, XLA": lambda shape: fit_steps(shape, True),
     "timm, PyTorch eager": lambda shape: timm_steps(shape, False),
     "timm, torch.compile": lambda shape: timm_steps(shape, True),
     "KerasHub, as it comes": lambda shape: kerashub_steps(shape, "auto"),

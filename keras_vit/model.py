@@ -73,7 +73,9 @@ def build_vit(config: ViTConfig, name: str | None = None) -> keras.Model:
     Returns:
         A model from pixels in 0..255, shape `(b, height, width, c)`, to logits or
         probabilities, shape `(b, num_classes)`. Every residual sum is a named node, so
-        `model.get_layer("block_03_mlp_add").output` are that block's tokens.
+        `model.get_layer("block_03_mlp_add").output` are that block's tokens. For a `fit`
+        of your own, `compile(..., jit_compile=True)`: on a CPU Keras leaves XLA off, and
+        a step takes longer; on several devices XLA fails.
 
     Source: https://arxiv.org/abs/2010.11929, figure 1 and equations 1 to 4.
     """

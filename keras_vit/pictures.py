@@ -1,16 +1,23 @@
-"""Pictures of a run: curves, predictions, confusion. Each writes one PNG."""
+"""Pictures of a model, and of a run: curves, predictions, confusion. Each is one PNG."""
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 from keras_vit_device.files import whole_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from keras_vit.config import ViTConfig
 from keras_vit.evaluation import Evaluation
+from keras_vit.model import build_vit
 
 _RIGHT, _WRONG = "#1a7f37", "#cf222e"
+# Of boxes in a diagram: where tokens meet, where each is by itself, and the rest.
+_MEETING, _ALONE, _OTHER, _LINE = "#ddf4ff", "#dafbe1", "#f6f8fa", "#57606a"
 
 
 def draw_curves(history: dict[str, list[float]], path: str | pathlib.Path) -> None:
@@ -32,6 +39,90 @@ def draw_curves(history: dict[str, list[float]], path: str | pathlib.Path) -> No
         best = max(history["val_accuracy"])
         axes.set_title(f"best validation accuracy {best:.1%}", fontsize=10)
     save_figure(figure, path)
+
+
+def draw_model(config: ViTConfig, path: str | pathlib.Path) -> None:
+    """What `build_vit(config)` is made of, by the layers' names, from the image upwards.
+
+    Left the whole model, with the shape that leaves each layer; right a block in full.
+
+    Args:
+        config: Of the model.
+        path: Where the PNG goes.
+
+    Source: https://arxiv.org/abs/2010.11929, figure 1.
+    """
+    # Two blocks have all names that there are.
+    model = build_vit(dataclasses.replace(config, depth=min(config.depth, 2)))
+    last = f" ... block_{config.depth - 1:02d}" if config.depth > 1 else ""
+    blocks = f"block_00{last}"
+    trunk, inside = _parts(model, blocks)
+    height = max(len(trunk), len(inside) + 1)
+    figure = Figure(figsize=(9, 0.6 * height), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, 10), ylim=(-0.75, height - 0.4))
+    axes.axis("off")
+    for y, row in enumerate(trunk):
+        known = model.get_layer("block_00_mlp_add" if row == [blocks] else row[-1])
+        color = _MEETING if row == [blocks] else _OTHER
+        shape = ", ".join(["b", *map(str, known.output.shape[1:])])
+        centres = [
+            2.4 - (len(row) - 1) * 1.15 + place * 2.3 for place in range(len(row))
+        ]
+        for x, name in zip(centres, row, strict=True):
+            _draw_box(axes, (x, y), f"{name}\n({shape})", color, width=4.5 / len(row))
+            if y:
+                _draw_arrow(axes, (x, y - 0.68), (x, y - 0.32))
+    _draw_block(axes, inside, trunk.index([blocks]))
+    save_figure(figure, path)
+
+
+def _parts(model: keras.Model, blocks: str) -> tuple[list[list[str]], list[str]]:
+    """Layers outside of blocks, some two side by side, and those of the first block."""
+    trunk, inside = [], []
+    for layer in model.layers:
+        twin = layer.name.removesuffix("_distillation")
+        if layer.name.startswith("block_00"):
+            inside.append(layer.name)
+            if [blocks] not in trunk:
+                trunk.append([blocks])
+        elif twin != layer.name:
+            next(row for row in trunk if row == [twin]).append(layer.name)
+        elif not layer.name.startswith(("block_", "pool_reads")):
+            trunk.append([layer.name])
+    return trunk, inside
+
+
+def _draw_block(axes: Axes, names: list[str], beside: int) -> None:
+    """A block's layers, and past each branch what it is added to."""
+    top, since = len(names) - 0.45, -0.5
+    for y in (-0.7, top):
+        axes.plot([4.65, 5.2], [beside, y], color=_LINE, linewidth=0.8, linestyle=":")
+    size = (4.7, top + 0.7)
+    axes.add_patch(Rectangle((5.2, -0.7), *size, fill=False, edgecolor=_LINE))
+    for y, name in enumerate(names):
+        _draw_arrow(axes, (7.8, y - 0.7), (7.8, y - 0.32))
+        if name.endswith("_add"):
+            axes.plot([7.8, 5.6, 5.6], [since, since, y], color=_LINE, linewidth=1)
+            _draw_arrow(axes, (5.6, y), (6, y))
+            since = y + 0.5
+        meets = name.endswith("attention")
+        color = _MEETING if meets else _ALONE if name.endswith("mlp") else _OTHER
+        sign = "+  " if name.endswith("_add") else ""
+        _draw_box(axes, (7.8, y), sign + name, color, width=3.6)
+
+
+def _draw_box(axes: Axes, centre, text: str, color: str, width: float) -> None:
+    x, y = centre
+    corner = (x - width / 2, y - 0.3)
+    axes.add_patch(Rectangle(corner, width, 0.6, facecolor=color, edgecolor=_LINE))
+    style = {"family": "monospace", "fontsize": 8, "ha": "center", "va": "center"}
+    axes.text(x, y, text, parse_math=False, **style)
+
+
+def _draw_arrow(axes: Axes, start, end) -> None:
+    style = {"arrowstyle": "->", "color": _LINE, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops=style)
 
 
 def draw_predictions(

@@ -2,7 +2,7 @@
 
     python notebooks/build.py                 every notebook, at full size
     python notebooks/build.py 01 05           some of them
-    python notebooks/build.py --url URL       all badges and install cells to a new address
+    python notebooks/build.py --url URL       all addresses to a new address
 
 In a solution, a line that ends in `# solution` is an answer, and a cell tagged `check`
 tells whether answers are right. Lessons lack the one, and the other raises there.
@@ -76,11 +76,13 @@ def address() -> str:
 
 
 def move(old: str, new: str) -> None:
-    """Writes another address into setup.cfg and every notebook."""
+    """Writes another address into setup.cfg, README, the teachers' page and notebooks."""
     bare = [url.removeprefix("https://github.com/") for url in (old, new)]
     either = re.compile(f"(https://github.com/)?{re.escape(bare[0])}")
     for path in (
         HERE.parent / "setup.cfg",
+        HERE.parent / "README.md",
+        HERE / "TEACHERS.md",
         *HERE.glob("*.ipynb"),
         *SOLUTIONS.glob("*.ipynb"),
     ):

@@ -1,16 +1,20 @@
-"""What the README shows works, and what works is in it."""
+"""What the README and the pages show works, and what works is in them."""
 
 import pathlib
 import re
 
 import pytest
-from keras_vit_cli.main import _parser
 from keras_vit_export.any_classifier import open_classifier
-
-from keras_vit import layers
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+PAGES = [it for it in PAGES if "node_modules" not in it.parts]
+
+
+def test_it_is_a_door_and_no_house():
+    assert len(README.splitlines()) <= 150
+    assert len(README.split()) <= 1200
 
 
 def test_the_example_runs_as_it_stands():
@@ -25,43 +29,36 @@ def test_the_example_runs_as_it_stands():
     assert names["classifier"].class_names == tuple("0123456789")
 
 
-def test_every_command_and_flag_is_listed():
-    actions = _parser()._subparsers._group_actions[0].choices
-    for command, parser in actions.items():
-        assert f"`keras-vit {command}" in README
-        for action in parser._actions:
-            for flag in action.option_strings:
-                assert flag in README or flag == "-h", f"{command} {flag}"
+def test_its_table_is_that_of_the_page_on_speed():
+    page = (ROOT / "docs/results/speed.md").read_text()
+    rows = re.findall(r"^\| (?:\*\*`|KerasHub,|ONNX|PyTorch).*$", README, re.MULTILINE)
+    assert len(rows) == 6
+    for row in rows:
+        assert f"\n{row[:-1]}" in page, row
 
 
-def test_every_layer_is_listed():
-    for name in layers.__all__:
-        if isinstance(getattr(layers, name), type):
-            assert f"`{name}`" in README
+@pytest.mark.parametrize("page", PAGES, ids=lambda it: it.name)
+def test_every_file_that_a_page_links_to_is_there(page):
+    for path in re.findall(r"\]\((?!http)([\w./-]+)[)#]", page.read_text()):
+        made = path.endswith("lessons/index.md")  # of the site
+        assert made or (page.parent / path).exists(), path
 
 
-def test_every_file_that_it_names_is_there():
-    for path in re.findall(r"\]\((?!http)([\w./-]+)\)", README):
-        assert (ROOT / path).exists(), path
-    for path in re.findall(r"`((?:tests|benchmarks|models)/[\w./-]+)`", README):
-        assert (ROOT / path).exists(), path
-
-
-def test_every_module_that_a_page_names_is_there():
+@pytest.mark.parametrize("page", PAGES, ids=lambda it: it.name)
+def test_every_file_that_a_page_names_is_there(page):
     files = [
         str(it)
-        for top in ("keras_vit", "export", "tests", "benchmarks")
+        for top in ("keras_vit", "export", "tests", "benchmarks", "docs", "notebooks")
         for it in (ROOT / top).rglob("*.py")
     ]
-    pages = [
-        ROOT / "README.md",
-        ROOT / "CONTRIBUTING.md",
-        *(ROOT / "docs").glob("*.md"),
-    ]
+    text = page.read_text()
     others = {"train.py", "utils.py"}  # timm's; what there is none of
-    for page in pages:
-        for name in set(re.findall(r"`([\w./]+\.py)`", page.read_text())) - others:
-            assert any(it.endswith(f"/{name}") for it in files), (page.name, name)
+    for name in set(re.findall(r"`([\w./]+\.py)`", text)) - others:
+        assert any(it.endswith(f"/{name}") for it in files), name
+    for path in re.findall(
+        r"(?:python |`)((?:tests|benchmarks|models)/[\w./-]+)", text
+    ):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("name", ["digits.keras", "digits.tflite"])

@@ -1,10 +1,17 @@
 """Scaled dot-product attention, and many heads of it."""
 
+from collections.abc import Callable
+
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 
 
-def scaled_dot_product_attention(q, k, v, dropout=None):
+def scaled_dot_product_attention(
+    q: KerasTensor,
+    k: KerasTensor,
+    v: KerasTensor,
+    dropout: Callable[[KerasTensor], KerasTensor] | None = None,
+) -> tuple[KerasTensor, KerasTensor]:
     """softmax(Q K^T / sqrt(d_k)) V, the rows of V averaged by how well K matches Q.
 
     Args:

@@ -8,7 +8,7 @@ from . import layouts, material, table
 from .runtimes import ROOT, RUNTIMES, measure
 
 TABLE = pytest.StashKey[str]()
-PAGE = ROOT / "benchmarks/devices.md"
+PAGE = ROOT / "docs/results/runtimes.md"
 
 
 @pytest.fixture(scope="session")

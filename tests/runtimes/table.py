@@ -1,7 +1,10 @@
 """What the runtimes gave, in Markdown."""
 
+import datetime
 import os
 import platform
+
+from keras_vit_export.report.measure import environment
 
 from .layouts import Answers
 from .material import COUNT, FILES, SCALES
@@ -13,7 +16,7 @@ _HEAD = """\
 One model of {weights:,} weights, {side} x {side} pixels in colour, trained for a minute
 or two, and {count} held-out images of {data} in false colours, of which Keras names
 {top1:.1%} rightly. Agreement is the part whose top-1 is Keras' own. `make test-devices`
-writes this page.
+writes this page; {date}, TensorFlow {tensorflow}, Keras {keras}.
 
 ## Agreement with Keras on images of the model's size
 
@@ -45,14 +48,21 @@ def write(
     measured: dict[Runtime, Measured | str],
     layouts: dict[str, Answers] | str,
 ) -> str:
-    """The page `benchmarks/devices.md`.
+    """The page `docs/results/runtimes.md`.
 
     Args:
         about: Of `material.make`.
         measured: By runtime; where it was skipped, the reason.
         layouts: What `layouts.measure` gave.
     """
-    head = _HEAD.format(count=COUNT, **about)
+    figures = environment()
+    head = _HEAD.format(
+        count=COUNT,
+        date=datetime.date.today(),
+        tensorflow=figures["tensorflow"],
+        keras=figures["keras"],
+        **about,
+    )
     notes = _NOTES.format(cores=os.cpu_count(), machine=platform.machine())
     rows = [
         _row(runtime.name, *(_cell(runtime, found, name) for name in FILES))

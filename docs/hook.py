@@ -1,0 +1,135 @@
+"""What the site shows that stands elsewhere: the README, the lessons, KaTeX.
+
+A hook of MkDocs (`make docs`). Pages link to files of the repository as they do on
+GitHub; here such a link becomes the page that is made of the file, or the file's address
+in the repository.
+"""
+
+import base64
+import configparser
+import pathlib
+import posixpath
+import re
+
+import nbformat
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+DOCS = pathlib.Path(__file__).parent
+ROOT = DOCS.parent
+PACKAGES = DOCS / "node_modules"
+TEXTS = {"index": "notebooks/README.md", "teachers": "notebooks/TEACHERS.md"}
+_LINK = re.compile(r"(\]\(|<img src=\")(?!https?:|mailto:|#|data:)([^)\s\"#]+)")
+# Badges are pictures from elsewhere, and the site is seen without a network too.
+_BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
+
+
+def on_config(config):
+    """Takes from the site what the theme would fetch from elsewhere."""
+    config.extra["polyfills"] = ["assets/npm/iframe-worker/shim/index.js"]
+    return config
+
+
+def on_files(files: Files, config) -> Files:
+    """Adds what stands outside `docs/`."""
+    made = {"index.md": (ROOT / "README.md").read_text()}
+    for name, source in TEXTS.items():
+        made[f"lessons/{name}.md"] = (ROOT / source).read_text()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        made |= page_of(path)
+    for path, content in made.items():
+        files.append(File.generated(config, path, content=content))
+    for path in packages():
+        there = f"assets/npm/{path.relative_to(PACKAGES)}"
+        files.append(File.generated(config, there, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page, config, files) -> str:
+    """Links as they are on GitHub, to where they lead on the site."""
+    stands = source_of(page.file.src_uri)
+    text = _BADGE.sub(r"[\1](\2)", markdown)
+
+    def lead(link: re.Match) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(stands), link[2]))
+        there = address_of(path)
+        if "://" not in there:
+            there = posixpath.relpath(
+                there, posixpath.dirname(page.file.src_uri) or "."
+            )
+        return link[1] + there
+
+    return _LINK.sub(lead, text) if stands else text
+
+
+def source_of(page: str) -> str:
+    """Where in the repository a page's text stands."""
+    if page == "index.md":
+        return "README.md"
+    if page.startswith("lessons/"):
+        name = page.removeprefix("lessons/").removesuffix(".md")
+        return TEXTS.get(name, f"notebooks/{name}.ipynb")
+    return f"docs/{page}"
+
+
+def address_of(path: str) -> str:
+    """A file's place on the site, or where it is shown in the repository.
+
+    Raises:
+        PluginError: If there is no such file.
+    """
+    if path == "README.md":
+        return "index.md"
+    if path.startswith("docs/"):
+        return path.removeprefix("docs/")
+    for name, source in TEXTS.items():
+        if path == source:
+            return f"lessons/{name}.md"
+    folder, _, name = path.partition("/")
+    if folder == "notebooks" and re.fullmatch(r"\d\d_\w+\.ipynb", name):
+        return f"lessons/{name.removesuffix('.ipynb')}.md"
+    if folder == "lessons":  # a lesson's picture
+        return path
+    if not (ROOT / path).exists():
+        raise PluginError(f"There is no {path}.")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    return f"{setup['metadata']['url']}/blob/main/{path}"
+
+
+def page_of(path: pathlib.Path) -> dict[str, str | bytes]:
+    """A lesson as Markdown, and its pictures, by their place on the site."""
+    made, parts = {}, []
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+        if cell.cell_type == "markdown":
+            parts.append(cell.source)
+            continue
+        parts.append(f"```python\n{cell.source}\n```")
+        for place, output in enumerate(cell.outputs):
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{path.stem}-{number}-{place}.png"
+                made[f"lessons/{name}"] = base64.b64decode(data["image/png"])
+                parts.append(f"![What the cell above draws](../lessons/{name})")
+            elif text := output.get("text") or data.get("text/plain"):
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return made | {f"lessons/{path.stem}.md": "\n\n".join(parts)}
+
+
+def packages() -> list[pathlib.Path]:
+    """What pages take from npm: KaTeX, and a worker for pages that no server gives.
+
+    Raises:
+        PluginError: If they are not installed.
+    """
+    katex = PACKAGES / "katex/dist"
+    fonts = sorted((katex / "fonts").glob("*.woff2"))
+    found = [
+        PACKAGES / "iframe-worker/shim/index.js",
+        katex / "katex.min.css",
+        katex / "katex.min.js",
+        *fonts,
+    ]
+    if not fonts or not all(it.exists() for it in found):
+        raise PluginError("KaTeX or iframe-worker is missing: npm ci --prefix docs")
+    return found
