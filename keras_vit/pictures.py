@@ -53,7 +53,8 @@ def draw_model(config: ViTConfig, path: str | pathlib.Path) -> None:
     Source: https://arxiv.org/abs/2010.11929, figure 1.
     """
     # Two blocks have all names that there are.
-    model = build_vit(dataclasses.replace(config, depth=min(config.depth, 2)))
+    small = dataclasses.replace(config, depth=min(config.depth, 2))
+    model = build_vit(small, name="diagram")  # else the next would be "vit_1"
     last = f" ... block_{config.depth - 1:02d}" if config.depth > 1 else ""
     blocks = f"block_00{last}"
     trunk, inside = _parts(model, blocks)
@@ -66,10 +67,8 @@ def draw_model(config: ViTConfig, path: str | pathlib.Path) -> None:
         known = model.get_layer("block_00_mlp_add" if row == [blocks] else row[-1])
         color = _MEETING if row == [blocks] else _OTHER
         shape = ", ".join(["b", *map(str, known.output.shape[1:])])
-        centres = [
-            2.4 - (len(row) - 1) * 1.15 + place * 2.3 for place in range(len(row))
-        ]
-        for x, name in zip(centres, row, strict=True):
+        for place, name in enumerate(row):
+            x = 2.4 + 2.3 * (place - (len(row) - 1) / 2)
             _draw_box(axes, (x, y), f"{name}\n({shape})", color, width=4.5 / len(row))
             if y:
                 _draw_arrow(axes, (x, y - 0.68), (x, y - 0.32))
