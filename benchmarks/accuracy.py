@@ -4,10 +4,11 @@
 
 Trains what is missing in that folder (hours on two cores): `nano/4` with three seeds,
 and models of width 384 and depth 12 whose residual stream has channels far above the
-others, as pretrained models do: more or fewer of them, larger or smaller. Then it exports each with every recipe, calibrated on training images, and prints
-the loss of top-1 against the float32 file with its paired 95 % interval. `--save` keeps
-which images each file named rightly, and `--beside` compares with those of another
-version of the code.
+others, as pretrained models do: more or fewer of them, larger or smaller. Then it
+exports each with every recipe, calibrated on training images, and prints the loss of
+top-1 against the float32 file with its paired 95 % interval. `--save` keeps which images
+each file named rightly, and `--beside` compares with those of another version of the
+code.
 """
 
 import argparse
