@@ -54,7 +54,7 @@ def main() -> None:
         "--front", nargs=3, type=pathlib.Path, metavar=("KERAS", "IMAGE", "PAGE")
     )
     options = parser.parse_args()
-    config = ViTConfig.from_variant("B/16", image_size=224, num_classes=1000)
+    config = ViTConfig.from_variant("nano/2", image_size=8, channels=1, num_classes=10)
     draw_model(config, HERE / "model.png")
     if options.front:
         draw_front(*options.front)

@@ -11,8 +11,8 @@ from keras_vit.evaluation import Evaluation
 # the images, from which on nothing else was learnt.
 _NEARLY_ALL, _MORE = 0.9, 0.1
 _TRY = (
-    "More images, more --epochs, another --learning-rate, or --from a pretrained model "
-    "may help."
+    "More images, more epochs (--resume RUN --epochs N), another --learning-rate, or "
+    "--from a pretrained model may help."
 )
 
 

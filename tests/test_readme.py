@@ -1,10 +1,14 @@
 """What the README and the pages show works, and what works is in them."""
 
+import dataclasses
 import pathlib
 import re
 
 import pytest
 from keras_vit_export.any_classifier import open_classifier
+from PIL import Image
+
+import keras_vit
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -27,6 +31,25 @@ def test_the_example_runs_as_it_stands():
     exec(example.replace("epochs=80", "epochs=2"), names)  # noqa: S102
     assert names["report"].images == names["data"].counts["test"]
     assert names["classifier"].class_names == tuple("0123456789")
+    own = re.search(r"```python\n(loss = .*?)```", README, re.DOTALL)[1]
+    exec(own.replace("epochs=10", "epochs=1"), names)  # noqa: S102
+    assert names["model"].history.history["val_accuracy"]
+
+
+def test_the_lines_for_photos_run_as_they_stand(tmp_path, monkeypatch, rng):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = rng.integers(0, 256, (20, 30, 3)).astype("uint8")
+            path = tmp_path / "photos" / name / f"{index}.png"
+            Image.fromarray(pixels).save(path)
+    monkeypatch.chdir(tmp_path)
+    lines = re.search(r"```python\n(source = .*?)```", README, re.DOTALL)[1]
+    short = "\nplan = dataclasses.replace(plan, recipe=small)\ndata = "
+    small = keras_vit.TrainingRecipe(epochs=1)
+    names = {"keras_vit": keras_vit, "dataclasses": dataclasses, "small": small}
+    exec(lines.replace("\ndata = ", short), names)  # noqa: S102
+    assert names["run"].evaluation.class_names == ("cat", "dog")
 
 
 def test_its_table_is_that_of_the_page_on_speed():

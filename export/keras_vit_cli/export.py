@@ -58,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
         }
     )
     write_json(options.json, figures)
-    say(f"Written: '{options.output}' and its report, ending in .html and .json")
+    out = options.output
+    say(f"Written: '{out}', and its report: '{out}.html', '{out}.json'")
     return 0
 
 
