@@ -20,6 +20,7 @@ ROOT = DOCS.parent
 PACKAGES = DOCS / "node_modules"
 TEXTS = {"index": "notebooks/README.md", "teachers": "notebooks/TEACHERS.md"}
 _LINK = re.compile(r"(\]\(|<img src=\")(?!https?:|mailto:|#|data:)([^)\s\"#]+)")
+_FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 # Badges are pictures from elsewhere, and the site is seen without a network too.
 _BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\]\(([^)]*)\)")
 
@@ -59,7 +60,9 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
             )
         return link[1] + there
 
-    return _LINK.sub(lead, text) if stands else text
+    parts = _FENCE.split(text)  # code[it](is) no link
+    parts[::2] = [_LINK.sub(lead, part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def source_of(page: str) -> str:
