@@ -6,10 +6,10 @@ in the repository.
 """
 
 import base64
-import configparser
 import pathlib
 import posixpath
 import re
+import sys
 
 import nbformat
 from mkdocs.exceptions import PluginError
@@ -18,7 +18,20 @@ from mkdocs.structure.files import File, Files
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 PACKAGES = DOCS / "node_modules"
-TEXTS = {"index": "notebooks/README.md", "teachers": "notebooks/TEACHERS.md"}
+sys.path.insert(0, str(ROOT / "notebooks"))
+from build import address
+
+# Pages that are made of files outside `docs/`, by file.
+PAGES = {
+    "README.md": "index.md",
+    "notebooks/README.md": "lessons/index.md",
+    "notebooks/TEACHERS.md": "lessons/teachers.md",
+} | {
+    f"notebooks/{it.name}": f"lessons/{it.stem}.md"
+    for it in (ROOT / "notebooks").glob("*.ipynb")
+}
+SOURCES = {page: source for source, page in PAGES.items()}
+REPOSITORY = address()
 _LINK = re.compile(r"(\]\(|<img src=\")(?!https?:|mailto:|#|data:)([^)\s\"#]+)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 # Badges are pictures from elsewhere, and the site is seen without a network too.
@@ -33,11 +46,10 @@ def on_config(config):
 
 def on_files(files: Files, config) -> Files:
     """Adds what stands outside `docs/`."""
-    made = {"index.md": (ROOT / "README.md").read_text()}
-    for name, source in TEXTS.items():
-        made[f"lessons/{name}.md"] = (ROOT / source).read_text()
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        made |= page_of(path)
+    made = {}
+    for source, page in PAGES.items():
+        text = (ROOT / source).read_text()
+        made |= page_of(page, text) if source.endswith(".ipynb") else {page: text}
     for path, content in made.items():
         files.append(File.generated(config, path, content=content))
     for path in packages():
@@ -48,31 +60,20 @@ def on_files(files: Files, config) -> Files:
 
 def on_page_markdown(markdown: str, page, config, files) -> str:
     """Links as they are on GitHub, to where they lead on the site."""
-    stands = source_of(page.file.src_uri)
+    shown = page.file.src_uri
+    stands = SOURCES.get(shown, f"docs/{shown}")
     text = _BADGE.sub(r"[\1](\2)", markdown)
 
     def lead(link: re.Match) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(stands), link[2]))
         there = address_of(path)
         if "://" not in there:
-            there = posixpath.relpath(
-                there, posixpath.dirname(page.file.src_uri) or "."
-            )
+            there = posixpath.relpath(there, posixpath.dirname(shown) or ".")
         return link[1] + there
 
     parts = _FENCE.split(text)  # code[it](is) no link
     parts[::2] = [_LINK.sub(lead, part) for part in parts[::2]]
     return "".join(parts)
-
-
-def source_of(page: str) -> str:
-    """Where in the repository a page's text stands."""
-    if page == "index.md":
-        return "README.md"
-    if page.startswith("lessons/"):
-        name = page.removeprefix("lessons/").removesuffix(".md")
-        return TEXTS.get(name, f"notebooks/{name}.ipynb")
-    return f"docs/{page}"
 
 
 def address_of(path: str) -> str:
@@ -81,29 +82,19 @@ def address_of(path: str) -> str:
     Raises:
         PluginError: If there is no such file.
     """
-    if path == "README.md":
-        return "index.md"
+    if path in PAGES:
+        return PAGES[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
-    for name, source in TEXTS.items():
-        if path == source:
-            return f"lessons/{name}.md"
-    folder, _, name = path.partition("/")
-    if folder == "notebooks" and re.fullmatch(r"\d\d_\w+\.ipynb", name):
-        return f"lessons/{name.removesuffix('.ipynb')}.md"
-    if folder == "lessons":  # a lesson's picture
-        return path
     if not (ROOT / path).exists():
         raise PluginError(f"There is no {path}.")
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    return f"{setup['metadata']['url']}/blob/main/{path}"
+    return f"{REPOSITORY}/blob/main/{path}"
 
 
-def page_of(path: pathlib.Path) -> dict[str, str | bytes]:
+def page_of(page: str, notebook: str) -> dict[str, str | bytes]:
     """A lesson as Markdown, and its pictures, by their place on the site."""
     made, parts = {}, []
-    for number, cell in enumerate(nbformat.read(path, as_version=4).cells):
+    for number, cell in enumerate(nbformat.reads(notebook, as_version=4).cells):
         if cell.cell_type == "markdown":
             parts.append(cell.source)
             continue
@@ -111,12 +102,12 @@ def page_of(path: pathlib.Path) -> dict[str, str | bytes]:
         for place, output in enumerate(cell.outputs):
             data = output.get("data", {})
             if "image/png" in data:
-                name = f"{path.stem}-{number}-{place}.png"
-                made[f"lessons/{name}"] = base64.b64decode(data["image/png"])
-                parts.append(f"![What the cell above draws](../lessons/{name})")
+                name = f"{page.removesuffix('.md')}-{number}-{place}.png"
+                made[name] = base64.b64decode(data["image/png"])
+                parts.append(f"![What the cell above draws](../docs/{name})")
             elif text := output.get("text") or data.get("text/plain"):
                 parts.append(f"```text\n{text.rstrip()}\n```")
-    return made | {f"lessons/{path.stem}.md": "\n\n".join(parts)}
+    return made | {page: "\n\n".join(parts)}
 
 
 def packages() -> list[pathlib.Path]:

@@ -9,14 +9,13 @@ screenshot of the page of `keras-vit web` that shows the image.
 import argparse
 import pathlib
 
-import numpy as np
 from keras_vit_export.any_classifier import open_classifier
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from keras_vit import ViTConfig, config_of
 from keras_vit.explain import attention_maps, patch_maps
-from keras_vit.pictures import draw_model, save_figure, show_image
+from keras_vit.pictures import draw_model, save_figure, show_image, show_map
 
 HERE = pathlib.Path(__file__).parent
 SHOWN = ((0, 2), (4, 3), (6, 0), (8, 3), (11, 1))  # blocks and heads, from 0
@@ -33,13 +32,10 @@ def draw_front(model: pathlib.Path, image: pathlib.Path, page: pathlib.Path) -> 
     left.suptitle("what the class token takes from each patch", fontsize=10)
     plain, *places = left.subplots(2, 3).ravel()
     show_image(plain, pixels)
-    plain.set_title("image", fontsize=9)
+    plain.set_title("image", fontsize=8, pad=2)
     for place, (block, head) in zip(places, SHOWN, strict=True):
         part = patch_maps(maps[block, head], config)
-        fine = np.kron(part, np.ones([config.patch_size] * 2))
-        place.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
-        place.imshow(fine, cmap="viridis", alpha=0.6)
-        place.set_title(f"block {block + 1}, head {head + 1}", fontsize=9)
+        show_map(place, pixels, part, f"block {block + 1}, head {head + 1}")
     right.suptitle("and the answer, in a browser", fontsize=10)
     answer = right.subplots()
     answer.imshow(imread(page)[:, :396])

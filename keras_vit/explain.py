@@ -12,7 +12,7 @@ from keras_vit_device.pixels import check_pixels
 from matplotlib.figure import Figure
 
 from keras_vit.config import ViTConfig
-from keras_vit.pictures import save_figure, show_image
+from keras_vit.pictures import save_figure, show_image, show_map
 from keras_vit.reuse import config_of
 
 
@@ -141,7 +141,7 @@ def draw_attention(
     show_image(plain, image)
     plain.set_title("image", fontsize=9)
     all_blocks = patch_maps(rollout(maps[None])[0], config)
-    _overlay(rolled, image, all_blocks, f"rollout, all blocks: {all_blocks.sum():.0%}")
+    show_map(rolled, image, all_blocks, f"rollout, all blocks: {all_blocks.sum():.0%}")
     axes = below.subplots(depth, columns, squeeze=False)
     for block, row in enumerate(axes):
         row[0].set_ylabel(f"block {block + 1}", fontsize=8)
@@ -150,7 +150,7 @@ def draw_attention(
             title = (
                 f"{part.sum():.0%}" if block else f"head {head + 1}\n{part.sum():.0%}"
             )
-            _overlay(place, image, part, title)
+            show_map(place, image, part, title)
         for place in row[heads:]:
             place.set_axis_off()
     for place in (plain, rolled, *axes.ravel()):
@@ -192,13 +192,3 @@ def draw_position_similarity(
     figure.supylabel("row of the patch", fontsize=8)
     figure.colorbar(drawn, ax=axes, shrink=0.8)
     save_figure(figure, path)
-
-
-def _overlay(axes, image: np.ndarray, part: np.ndarray, title: str) -> None:
-    """A map over a pale image, each patch in its place."""
-    height, width = image.shape[:2]
-    grey = image.mean(axis=-1)
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(part, cmap="viridis", alpha=0.65, extent=extent)
-    axes.set_title(title, fontsize=8, pad=2)

@@ -216,6 +216,23 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
     axes.imshow(image.astype("uint8"), cmap="gray", vmin=0, vmax=255)
 
 
+def show_map(axes: Axes, image: np.ndarray, part: np.ndarray, title: str) -> None:
+    """A map over a pale image, each patch in its place.
+
+    Args:
+        axes: Where it is drawn.
+        image: `(height, width, c)` in 0..255.
+        part: A number for each patch, `(rows, columns)`; yellow is the largest.
+        title: Line above.
+    """
+    height, width = image.shape[:2]
+    grey = image.mean(axis=-1)
+    axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(part, cmap="viridis", alpha=0.65, extent=extent)
+    axes.set_title(title, fontsize=8, pad=2)
+
+
 def save_figure(figure: Figure, path: str | pathlib.Path) -> None:
     """Writes a PNG, whole or not at all."""
     with whole_file(path) as partial:

@@ -2,7 +2,7 @@
 
     python notebooks/build.py                 every notebook, at full size
     python notebooks/build.py 01 05           some of them
-    python notebooks/build.py --url URL       all addresses to a new address
+    python notebooks/build.py --url URL       the repository at another address, everywhere
 
 In a solution, a line that ends in `# solution` is an answer, and a cell tagged `check`
 tells whether answers are right. Lessons lack the one, and the other raises there.
@@ -16,7 +16,6 @@ import pathlib
 import re
 
 import nbformat
-from nbclient import NotebookClient
 
 HERE = pathlib.Path(__file__).parent
 SOLUTIONS = HERE / "solutions"
@@ -53,6 +52,8 @@ def execute(notebook: nbformat.NotebookNode, size: str) -> None:
         nbclient.exceptions.CellExecutionError: If a cell raises that is not tagged
             `raises-exception`.
     """
+    from nbclient import NotebookClient  # the site needs addresses alone
+
     environment = {**os.environ, SIZE: size}
     if size == "toy":  # compiling takes most of the time there
         environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
