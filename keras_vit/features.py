@@ -35,7 +35,9 @@ def feature_model(model: keras.Model, kind: str = "both") -> keras.Model:
     tokens = model.get_layer(f"block_{config.depth - 1:02d}_mlp_add").output
     pools = {
         "token": layers.TokenPool(name="class_token"),
-        "mean": layers.MeanPool(config.num_prefix_tokens, name="mean_of_patches"),
+        "mean": layers.MeanPool(
+            config.num_prefix_tokens, config.fused_share, name="mean_of_patches"
+        ),
     }
     chosen = pools.values() if kind == "both" else [pools[kind]]
     norm = model.get_layer("final_norm")

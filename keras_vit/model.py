@@ -6,7 +6,7 @@ import keras
 
 from keras_vit import layers
 from keras_vit.backend import check_keras
-from keras_vit.config import ViTConfig
+from keras_vit.config import Reduction, ViTConfig
 
 # Which argument of a layer is which field of the configuration: `build_vit` writes it
 # there, `reuse.config_of` reads it back. Of blocks, layers are named by their branch.
@@ -51,8 +51,11 @@ KINDS = {
     },
     "pool": {
         "token": (layers.TokenPool, ()),
-        "mean": (layers.MeanPool, ("num_prefix_tokens",)),
-        "token_and_mean": (layers.TokenAndMeanPool, ("num_prefix_tokens",)),
+        "mean": (layers.MeanPool, ("num_prefix_tokens", "fused_share")),
+        "token_and_mean": (
+            layers.TokenAndMeanPool,
+            ("num_prefix_tokens", "fused_share"),
+        ),
         "map": (
             layers.AttentionPool,
             ("num_heads", "mlp_dim", "activation", "norm_epsilon"),
@@ -141,12 +144,26 @@ def encoder_block(x, config: ViTConfig, index: int):
     if index == config.depth - 1 and config.pool == "token":
         first = layers.FirstTokens(1 + config.distillation_token, name="pool_reads")
         x, queries = first(x), first(y)
-    y = attention(queries, context=y)
+    step = next((it for it in config.reductions if it.block == index), None)
+    prunes = step is not None and step.kind == "prune"
+    y = attention(queries, context=y, return_weights=prunes)
+    y, weights = y if prunes else (y, None)
     if config.dropout:
         y = keras.layers.Dropout(config.dropout, name=f"{attention.name}_dropout")(y)
     x = _add_branch(x, y, attention.name, config, index)
+    if step is not None:
+        x = _reduce(x, weights, step, config)
     y = _norm(config, f"{mlp.name}_norm")(x)
     return _add_branch(x, mlp(y), mlp.name, config, index)
+
+
+def _reduce(x, weights, step: Reduction, config: ViTConfig):
+    """Fewer tokens, by the attention weights of all of them or by their places."""
+    fields = {"num_prefix_tokens": config.num_prefix_tokens, "name": step.name}
+    if step.kind == "pool":
+        return layers.PoolTokens(step.grid, step.amount, **fields)(x)
+    fields |= {"by_class_token": config.pools_class_token, "fused": step.fused}
+    return layers.PruneTokens(step.amount, **fields)(x, weights)
 
 
 def _add_branch(x, y, name, config: ViTConfig, index: int):

@@ -191,10 +191,21 @@ def _shape_fields(model: keras.Model, found: dict[str, keras.Layer]) -> dict[str
         "positions_cover_prefix": covers,
         "depth": depth,
         "drop_path": drop_path.rate if drop_path else 0.0,
+        "reduce_tokens": tuple(_reductions(found, depth)),
         "pool": _kind_of(found["pool"]),
         "norm_after_pool": order.index("final_norm") > order.index("pool"),
         "head_output": "softmax" if softmax else "logits",
     }
+
+
+def _reductions(
+    found: dict[str, keras.Layer], depth: int
+) -> Iterator[tuple[int, str, float]]:
+    for block in range(depth):
+        if prune := found.get(f"block_{block:02d}_prune"):
+            yield block, "prune", prune.keep
+        if pool := found.get(f"block_{block:02d}_pool"):
+            yield block, "pool", pool.side
 
 
 def _kind_of(layer: keras.Layer) -> str:

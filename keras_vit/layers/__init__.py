@@ -31,6 +31,7 @@ from keras_vit.layers.positions import (
     sincos_2d,
     sinusoidal_1d,
 )
+from keras_vit.layers.reduction import PoolTokens, PruneTokens
 from keras_vit.layers.residual import DropPath, LayerScale
 from keras_vit.layers.stem import ConvStem
 from keras_vit.layers.tokens import FirstTokens, PrefixTokens
@@ -49,7 +50,9 @@ __all__ = [
     "PatchDropout",
     "PatchEmbedding",
     "PixelScaling",
+    "PoolTokens",
     "PrefixTokens",
+    "PruneTokens",
     "SequencePool",
     "SinCos2DPositions",
     "Sinusoidal1DPositions",

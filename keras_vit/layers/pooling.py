@@ -36,21 +36,35 @@ class MeanPool(layers.Layer):
 
     Args:
         num_prefix_tokens: Number of tokens before the patch tokens.
+        fused_share: Part of the patches that the last token stands for, in [0, 1),
+            where that is one of `PruneTokens`; the mean weighs it by that.
 
     Input shape: `(b, n, d)`.  Output shape: `(b, d)`.
 
     Source: https://arxiv.org/abs/2205.01580, section 2 (global average pooling).
     """
 
-    def __init__(self, num_prefix_tokens: int = 0, **kwargs):
+    def __init__(self, num_prefix_tokens: int = 0, fused_share: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.num_prefix_tokens = num_prefix_tokens
+        self.fused_share = fused_share
 
     def call(self, tokens):
-        return ops.mean(tokens[:, self.num_prefix_tokens :], axis=1)
+        return _mean(tokens[:, self.num_prefix_tokens :], self.fused_share)
 
     def get_config(self):
-        return super().get_config() | {"num_prefix_tokens": self.num_prefix_tokens}
+        return super().get_config() | {
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "fused_share": self.fused_share,
+        }
+
+
+def _mean(patches, fused_share: float):
+    """Mean `(b, d)` of `(b, n, d)`; the last one has a share of its own."""
+    if not fused_share:
+        return ops.mean(patches, axis=1)
+    kept = ops.mean(patches[:, :-1], axis=1)
+    return (1.0 - fused_share) * kept + fused_share * patches[:, -1]
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -60,22 +74,27 @@ class TokenAndMeanPool(layers.Layer):
     Args:
         num_prefix_tokens: Number of tokens before the patch tokens, the class token
             among them.
+        fused_share: As of `MeanPool`.
 
     Input shape: `(b, n, d)`.  Output shape: `(b, 2 d)`.
 
     Source: https://arxiv.org/abs/2304.07193, appendix B.3 (linear evaluation).
     """
 
-    def __init__(self, num_prefix_tokens: int = 1, **kwargs):
+    def __init__(self, num_prefix_tokens: int = 1, fused_share: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.num_prefix_tokens = num_prefix_tokens
+        self.fused_share = fused_share
 
     def call(self, tokens):
-        mean = ops.mean(tokens[:, self.num_prefix_tokens :], axis=1)
+        mean = _mean(tokens[:, self.num_prefix_tokens :], self.fused_share)
         return ops.concatenate([tokens[:, 0], mean], axis=-1)
 
     def get_config(self):
-        return super().get_config() | {"num_prefix_tokens": self.num_prefix_tokens}
+        return super().get_config() | {
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "fused_share": self.fused_share,
+        }
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -12,7 +12,7 @@ from typing import Self
 import keras
 import numpy as np
 
-from keras_vit.config import ViTConfig
+from keras_vit.config import Reduction, ViTConfig
 from keras_vit.reuse import config_of
 
 Array = np.ndarray
@@ -106,12 +106,14 @@ class Branch:
         norm: Norm that f reads through.
         layer: f.
         scale: LayerScale's gamma `(d,)`, or `None`.
+        reduction: What makes fewer tokens of the sum, or `None`.
     """
 
     name: str
     norm: Norm
     layer: Attention | FeedForward
     scale: Array | None
+    reduction: Reduction | None = None
 
 
 # What the attention of a pool is called.
@@ -170,6 +172,8 @@ class Graph:
         norm_after_pool: Whether the heads' norms follow the pool.
         pool: From tokens to one vector.
         heads: One, or two with a distillation token; logits are the sum over them.
+        by_class_token: Whether tokens are pruned by the class token's attention.
+        fused_share: Part of the patches that the last token stands for in a mean.
         head_activation: Of the heads' hidden layers, `"gelu"` or `"tanh"`.
         read: (first, count) of the tokens that the head reads: what the last block
             computes. `None` for all of them.
@@ -188,9 +192,23 @@ class Graph:
     norm_after_pool: bool
     pool: Pool
     heads: tuple[Head, ...]
+    by_class_token: bool = False
+    fused_share: float = 0.0
     head_activation: str = "gelu"
     read: tuple[int, int] | None = None
     rewrites: tuple[str, ...] = ()
+
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """What makes fewer tokens, in order."""
+        return tuple(it.reduction for it in self.branches if it.reduction is not None)
+
+    @property
+    def num_last_patches(self) -> int:
+        """Number of tokens behind the prefix tokens that the last block reads."""
+        if self.reductions:
+            return self.reductions[-1].count
+        return len(self.positions) - len(self.prefix) * self.positions_cover_prefix
 
     def replace(self, **changes) -> Self:
         """A copy with some attributes changed."""
@@ -212,6 +230,9 @@ def read(model: keras.Model) -> Graph:
         for index in range(config.depth)
         for kind in ("attention", "mlp")
     ]
+    for step in config.reductions:
+        at = 2 * step.block
+        branches[at] = dataclasses.replace(branches[at], reduction=step)
     return Graph(
         image_shape=(*config.image_size, config.channels),
         mean=255.0 * np.array(scaling.mean),
@@ -228,6 +249,8 @@ def read(model: keras.Model) -> Graph:
         norm_after_pool=config.norm_after_pool,
         pool=_pool(config, layer["pool"]),
         heads=_heads_of(config, layer),
+        by_class_token=config.pools_class_token,
+        fused_share=config.fused_share,
         head_activation=config.head_activation,
     )
 

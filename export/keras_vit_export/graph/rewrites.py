@@ -217,8 +217,7 @@ def prune_last_block(graph: Graph) -> Graph:
     if graph.pool.kind == "token":
         return graph.replace(read=(0, len(graph.heads)))
     if graph.pool.kind == "mean" and prefix:
-        count = len(graph.positions) - prefix * graph.positions_cover_prefix
-        return graph.replace(read=(prefix, count))
+        return graph.replace(read=(prefix, graph.num_last_patches))
     return graph
 
 

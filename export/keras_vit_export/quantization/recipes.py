@@ -212,6 +212,8 @@ QUANTIZATION_RECIPES: dict[str, QuantizationRecipe] = {
                 *_static("MAX_POOL_2D"),
                 # What attention's weights were divided by.
                 Rule(operation="TRANSPOSE", scope="_root_heads;", algorithm=KEEP),
+                # The residual stream, and what tokens are chosen by.
+                Rule(operation="*", scope=r"block_\d+_(prune|pool)/", algorithm=KEEP),
             ),
             weight_types=("INT8",),
             without=_APART,

@@ -1,167 +1,26 @@
 """Sizes and switches of a Vision Transformer: frozen, checked, standard library only."""
 
-import collections
 import dataclasses
-import difflib
 import math
-import operator
-from collections.abc import Iterable
 from typing import Any, Self
 
-from keras_vit_device.tflite.contract import INTERPOLATIONS, LEAST_CROP, RESIZES
+from keras_vit.config.checks import (
+    check_choice,
+    check_class_names,
+    check_integer,
+    check_positive,
+    check_rate,
+    check_sequence,
+)
+from keras_vit.config.preprocessing import Preprocessing
+from keras_vit.config.reductions import Reduction, check_reductions, follow
+from keras_vit.config.variants import VARIANTS
 
 POSITIONS = ("learned", "sinusoidal_1d", "sincos_2d")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
 HEAD_ACTIVATIONS = ("gelu", "tanh")
 POOLS = ("token", "mean", "token_and_mean", "map", "sequence")
 OUTPUTS = ("logits", "softmax")
-
-# Ti: https://arxiv.org/abs/2012.12877, table 1.  S, B, L, H: the same widths as in
-# https://arxiv.org/abs/2010.11929, table 1, and https://arxiv.org/abs/2106.10270,
-# table 2.  g: https://arxiv.org/abs/2304.07193, table 17; its MLP is SwiGLU.
-# nano, micro and compact are this project's own, for images of 8 to 64 pixels a side;
-# the convolution and the mean pool gained 2 to 4 points of top-1 there, in single runs.
-# compact has two convolutions and two blocks, as CCT-2/3x2 does:
-# https://arxiv.org/abs/2104.05704, table 1. compact3 has a third convolution, for
-# photographs: it leaves as many patches of larger images.
-_SMALL = {"stem": (32,), "class_token": False, "pool": "mean"}
-_COMPACT = {**_SMALL, "stem": (32, 64)}
-_COMPACT3 = {**_SMALL, "stem": (32, 64, 128)}
-VARIANTS: dict[str, dict[str, Any]] = {
-    "nano": dict(width=64, depth=4, num_heads=4, mlp_dim=256, **_SMALL),
-    "micro": dict(width=96, depth=6, num_heads=6, mlp_dim=384, **_SMALL),
-    "compact": dict(width=96, depth=2, num_heads=3, mlp_dim=384, **_COMPACT),
-    "compact3": dict(width=96, depth=2, num_heads=3, mlp_dim=384, **_COMPACT3),
-    "Ti": {"width": 192, "depth": 12, "num_heads": 3, "mlp_dim": 768},
-    "S": {"width": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536},
-    "B": {"width": 768, "depth": 12, "num_heads": 12, "mlp_dim": 3072},
-    "L": {"width": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096},
-    "H": {"width": 1280, "depth": 32, "num_heads": 16, "mlp_dim": 5120},
-    "g": {
-        "width": 1536,
-        "depth": 40,
-        "num_heads": 24,
-        "mlp_dim": 4096,
-        "activation": "swiglu",
-        "layer_scale": 1e-5,
-    },
-}
-
-
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Raises a `ValueError` that lists `choices`, the nearest to `value` first."""
-    choices = list(choices)
-    if value in choices:
-        return
-    choices = list(map(str, choices))
-    near = difflib.get_close_matches(str(value), choices, n=3, cutoff=0.5)
-    ordered = near + [choice for choice in choices if choice not in near]
-    raise ValueError(f"{name} must be one of {', '.join(ordered)}. Received: {value!r}")
-
-
-def _integer(name: str, value: Any, least: int) -> int:
-    """`value` as a plain integer: NumPy's are welcome, booleans are not."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{name} must be an integer >= {least}. Received: {value!r}")
-    return number
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be positive. Received: {value!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _sequence(name: str, value: Any) -> tuple:
-    listed = isinstance(value, Iterable) and not isinstance(value, str)
-    if not listed:
-        raise ValueError(f"{name} must be a list or a tuple. Received: {value!r}")
-    return tuple(value)
-
-
-def check_class_names(class_names: tuple[str, ...], num_classes: int) -> None:
-    """Raises a `ValueError` unless there is one name a class, each its own, or none."""
-    if class_names and len(class_names) != num_classes:
-        raise ValueError(
-            "class_names must name every class. Received: "
-            f"{len(class_names)} names, num_classes={num_classes}"
-        )
-    for name in class_names:
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ValueError(
-                f"class_names must be printable words on one line. Received: {name!r}"
-            )
-    counts = collections.Counter(class_names)
-    twice = sorted(name for name, count in counts.items() if count > 1)
-    if twice:
-        raise ValueError(f"class_names must differ. Received twice: {twice}")
-
-
-def check_rate(name: str, value: float) -> None:
-    """Raises a `ValueError` unless `value` is in [0, 1)."""
-    if not _is_number(value) or not 0.0 <= value < 1.0:
-        raise ValueError(f"{name} must be in [0, 1). Received: {value!r}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """What becomes of an image of any size before it is the input of a model.
-
-    The image is resized to `image_size / crop` and the middle is kept: `"stretch"`
-    ignores the image's proportions, `"crop"` keeps them and cuts off what is too long.
-    Pixels stay in 0..255: their scaling is the model's first layer.
-
-    Args:
-        image_size: Height and width of the model's input in pixels; an integer is the
-            side of a square.
-        channels: 1 for grey, 3 for colour; NumPy arrays may have any number.
-        resize: `"stretch"` or `"crop"`.
-        interpolation: `"nearest"`, `"bilinear"` or `"bicubic"`; the last two average
-            over all pixels that a smaller image covers (antialias).
-        crop: Part of the resized image's side that is kept, in [0.01, 1].
-
-    Raises:
-        ValueError: If a field is out of its range.
-    """
-
-    image_size: int | tuple[int, int]
-    channels: int = 3
-    resize: str = "stretch"
-    interpolation: str = "bilinear"
-    crop: float = 1.0
-
-    def __post_init__(self):
-        size = self.image_size
-        if not isinstance(size, (tuple, list)):
-            size = (size, size)
-        if len(size) != 2:
-            raise ValueError(
-                "image_size must be an integer or (height, width). "
-                f"Received: {self.image_size!r}"
-            )
-        size = tuple(_integer("image_size", side, 1) for side in size)
-        object.__setattr__(self, "image_size", size)
-        channels = _integer("channels", self.channels, 1)
-        object.__setattr__(self, "channels", channels)
-        check_choice("resize", self.resize, RESIZES)
-        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
-        if not _is_number(self.crop) or not LEAST_CROP <= self.crop <= 1.0:
-            raise ValueError(
-                f"crop must be in [{LEAST_CROP}, 1]. Received: {self.crop!r}"
-            )
-
-    @property
-    def rule(self) -> dict[str, Any]:
-        """These fields alone, as keywords of `keras_vit_device.pixels.fit_image`."""
-        names = (field.name for field in dataclasses.fields(Preprocessing))
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -196,6 +55,10 @@ class ViTConfig(Preprocessing):
             first.
         patch_dropout: Part of the patch tokens left out in training.
         layer_scale: First value of LayerScale, or `None` for no LayerScale.
+        reduce_tokens: Where the model goes on with fewer tokens, behind the attention
+            of a block, from 0: `(3, "prune", 0.7)` keeps the 0.7 of the patches that
+            attention takes most from and fuses the others into one token,
+            `(3, "pool", 2)` averages squares of 2 x 2 patches.
         pool: `"token"`, `"mean"` (patch tokens only), `"token_and_mean"` (the one
             after the other, 2 d wide), `"map"` (multi-head attention pooling) or
             `"sequence"`.
@@ -234,6 +97,7 @@ class ViTConfig(Preprocessing):
     drop_path: float = 0.0
     patch_dropout: float = 0.0
     layer_scale: float | None = None
+    reduce_tokens: tuple[tuple[int, str, float], ...] = ()
     pool: str = "token"
     norm_after_pool: bool = False
     head_hidden: tuple[int, ...] = ()
@@ -272,7 +136,7 @@ class ViTConfig(Preprocessing):
     def __post_init__(self):
         super().__post_init__()
         for name in ("stem", "head_hidden", "class_names"):
-            object.__setattr__(self, name, _sequence(name, getattr(self, name)))
+            object.__setattr__(self, name, check_sequence(name, getattr(self, name)))
         for name in ("mean", "std"):
             object.__setattr__(self, name, self._per_channel(name))
         self._check_ranges()
@@ -281,6 +145,7 @@ class ViTConfig(Preprocessing):
             object.__setattr__(self, "positions_cover_prefix", covers)
         self._check_grid()
         self._check_tokens()
+        self._check_reductions()
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -308,6 +173,30 @@ class ViTConfig(Preprocessing):
         """Number of patch tokens."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def reductions(self) -> tuple[Reduction, ...]:
+        """`reduce_tokens`, each with the tokens that it starts from."""
+        return tuple(follow(self.reduce_tokens, self.grid))
+
+    @property
+    def fused_share(self) -> float:
+        """Part of the patches that the fused token of the last block stands for."""
+        if not self.reductions:
+            return 0.0
+        last = self.reductions[-1]
+        return last.fuses / (last.fuses + last.kept)
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """Number of tokens that each block's attention reads."""
+        counts, patches = [], self.num_patches
+        reductions = {it.block: it for it in self.reductions}
+        for block in range(self.depth):
+            counts.append(self.num_prefix_tokens + patches)
+            if block in reductions:
+                patches = reductions[block].count
+        return tuple(counts)
+
     def _per_channel(self, name: str) -> tuple[float, ...]:
         value = getattr(self, name)
         if not isinstance(value, (tuple, list)):
@@ -326,10 +215,12 @@ class ViTConfig(Preprocessing):
     def _check_ranges(self) -> None:
         sizes = ("patch_size", "num_classes", "width", "depth", "num_heads", "mlp_dim")
         for name, bound in (dict.fromkeys(sizes, 1) | {"num_registers": 0}).items():
-            number = _integer(name, getattr(self, name), bound)
+            number = check_integer(name, getattr(self, name), bound)
             object.__setattr__(self, name, number)
         for name in ("stem", "head_hidden"):
-            widths = tuple(_integer(name, width, 1) for width in getattr(self, name))
+            widths = tuple(
+                check_integer(name, width, 1) for width in getattr(self, name)
+            )
             object.__setattr__(self, name, widths)
         rates = ("dropout", "attention_dropout", "drop_path", "patch_dropout")
         for name in (*rates, "head_dropout"):
@@ -339,9 +230,9 @@ class ViTConfig(Preprocessing):
         check_choice("head_activation", self.head_activation, HEAD_ACTIVATIONS)
         check_choice("pool", self.pool, POOLS)
         check_choice("head_output", self.head_output, OUTPUTS)
-        _check_positive("norm_epsilon", self.norm_epsilon)
+        check_positive("norm_epsilon", self.norm_epsilon)
         if self.layer_scale is not None:
-            _check_positive("layer_scale", self.layer_scale)
+            check_positive("layer_scale", self.layer_scale)
         switches = ("class_token", "distillation_token", "qk_norm", "norm_after_pool")
         for name in switches:
             check_choice(name, getattr(self, name), (False, True))
@@ -398,4 +289,13 @@ class ViTConfig(Preprocessing):
             raise ValueError(
                 "drop_path grows from 0 in the first block, so it needs depth >= 2. "
                 f"Received: drop_path={self.drop_path}, depth=1"
+            )
+
+    def _check_reductions(self) -> None:
+        checked = check_reductions(self.reduce_tokens, self.depth, self.grid)
+        object.__setattr__(self, "reduce_tokens", checked)
+        if self.patch_dropout and any(kind == "pool" for _, kind, _ in checked):
+            raise ValueError(
+                "'pool' in reduce_tokens needs all patches of the grid, so patch_dropout "
+                f"must be 0. Received: patch_dropout={self.patch_dropout}"
             )

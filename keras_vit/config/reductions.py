@@ -1,0 +1,140 @@
+"""Where a model goes on with fewer tokens, and what of them is left."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from keras_vit.config.checks import (
+    check_choice,
+    check_integer,
+    check_sequence,
+    is_number,
+)
+
+REDUCTIONS = ("prune", "pool")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduction:
+    """Fewer tokens from within one block on, behind its attention.
+
+    Attributes:
+        block: Number of the block, from 0.
+        kind: `"prune"` or `"pool"`.
+        amount: Part of the patches that is kept, or the side of a square in patches.
+        patches: Number of patch tokens before it, without a fused one.
+        grid: Their rows and columns; `None` where a pruning left none.
+        fused: Number of patches that a fused token behind them stands for; 0 for none.
+    """
+
+    block: int
+    kind: str
+    amount: float
+    patches: int
+    grid: tuple[int, int] | None
+    fused: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its layer: `"block_03_prune"`."""
+        return f"block_{self.block:02d}_{self.kind}"
+
+    @property
+    def kept(self) -> int:
+        """Number of patch tokens after it, without a fused one."""
+        if self.kind == "pool":
+            return self.patches // int(self.amount) ** 2
+        return count_kept(self.amount, self.patches)
+
+    @property
+    def fuses(self) -> int:
+        """Number of patches that a fused token stands for after it; 0 for none."""
+        return 0 if self.kind == "pool" else self.fused + self.patches - self.kept
+
+    @property
+    def count(self) -> int:
+        """Number of tokens after it, without prefix tokens."""
+        return self.kept + bool(self.fuses)
+
+
+def count_kept(keep: float, patches: int) -> int:
+    """How many of so many patches a pruning keeps; below 1 it always fuses one."""
+    if keep == 1.0:
+        return patches
+    return min(max(round(keep * patches), 1), patches - 1)
+
+
+def check_reductions(
+    value: Any, depth: int, grid: tuple[int, int]
+) -> tuple[tuple[int, str, float], ...]:
+    """`reduce_tokens` as tuples of plain numbers.
+
+    Raises:
+        ValueError: If a block, a kind or an amount is out of its range, or the grid
+            can't be pooled.
+    """
+    listed = [
+        check_sequence("each of reduce_tokens", it)
+        for it in check_sequence("reduce_tokens", value)
+    ]
+    if any(len(it) != 3 for it in listed):
+        raise ValueError(
+            "each of reduce_tokens must be (block, kind, amount), such as "
+            f"(3, 'prune', 0.7). Received: {value!r}"
+        )
+    blocks = [check_integer("block of reduce_tokens", it[0], 0) for it in listed]
+    if blocks != sorted(set(blocks)) or (blocks and blocks[-1] >= depth - 1):
+        raise ValueError(
+            "reduce_tokens must name blocks before the last, each once and in order: "
+            f"of {depth}, 0 to {depth - 2}. Received: blocks {blocks}"
+        )
+    checked = tuple(
+        (block, it[1], _check_amount(*it[1:]))
+        for block, it in zip(blocks, listed, strict=True)
+    )
+    for step in follow(checked, grid):
+        _check_step(step)
+    return checked
+
+
+def _check_amount(kind: Any, amount: Any) -> float:
+    check_choice("kind of reduce_tokens", kind, REDUCTIONS)
+    if kind == "pool":
+        return check_integer("side of 'pool' in reduce_tokens", amount, 2)
+    if not is_number(amount) or not 0.0 < amount <= 1.0:
+        raise ValueError(
+            "part that 'prune' keeps in reduce_tokens must be in (0, 1]. Received: "
+            f"{amount!r}"
+        )
+    return float(amount)
+
+
+def _check_step(step: Reduction) -> None:
+    where = f"Received: ({step.block}, {step.kind!r}, {step.amount}) in reduce_tokens"
+    if step.kind == "prune":
+        if step.patches < 2:
+            raise ValueError(f"'prune' needs two patches to choose from. {where}")
+        return
+    if step.grid is None:
+        raise ValueError(f"'pool' needs a grid, and 'prune' leaves none. {where}")
+    if any(length % step.amount for length in step.grid):
+        rows, columns = step.grid
+        raise ValueError(
+            f"'pool' needs a grid that its side divides; another image size or patch "
+            f"size has one. {where}, a grid of {rows} x {columns}"
+        )
+
+
+def follow(
+    reductions: Sequence[tuple[int, str, float]], grid: tuple[int, int]
+) -> Iterator[Reduction]:
+    """The reductions one after the other, each with what it starts from."""
+    patches, left, fused = grid[0] * grid[1], grid, 0
+    for block, kind, amount in reductions:
+        step = Reduction(block, kind, amount, patches, left, fused)
+        yield step
+        patches, fused = step.kept, step.fuses
+        if kind == "pool":
+            left = tuple(length // int(amount) for length in left)
+        elif fused:
+            left = None
