@@ -8,50 +8,34 @@ import pathlib
 
 import keras
 import numpy as np
-from keras_vit_device.pixels import check_pixels
 from matplotlib.figure import Figure
 
+from keras_vit.attention import attention_maps, token_groups
 from keras_vit.config import ViTConfig
-from keras_vit.pictures import save_figure, show_image, show_map
+from keras_vit.pictures import save_figure, show_image, show_kept, show_map
 from keras_vit.reuse import config_of
 
-
-def attention_maps(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """softmax(Q K^T / sqrt(d_k)) of every head in every block.
-
-    Args:
-        model: Built by `build_vit`.
-        images: `(b, height, width, c)`, pixels in 0..255.
-
-    Returns:
-        Shape `(b, depth, h, n, n)`: block, head, query, key. Every row sums to 1. Prefix
-        tokens come first, then patches, row by row.
-
-    Raises:
-        ValueError: If another function made the model, or images are no pixels in
-            0..255.
-
-    Source: https://arxiv.org/abs/1706.03762, equation 1.
-    """
-    check_pixels(np.asarray(images))
-    blocks = [f"block_{index:02d}_attention" for index in range(config_of(model).depth)]
-    inputs = [model.get_layer(f"{name}_norm").output for name in blocks]
-    found = keras.Model(model.input, inputs)(np.asarray(images), training=False)
-    found = keras.tree.flatten(found)  # of one block it is no list
-    maps = [
-        model.get_layer(name)(tokens, return_weights=True)[1]
-        for name, tokens in zip(blocks, found, strict=True)
-    ]
-    return np.stack([np.asarray(it, "float32") for it in maps], axis=1)
+__all__ = [
+    "attention_maps",
+    "draw_attention",
+    "draw_position_similarity",
+    "patch_maps",
+    "position_similarity",
+    "rollout",
+    "token_groups",
+]
 
 
-def rollout(maps: np.ndarray) -> np.ndarray:
+def rollout(maps: np.ndarray, groups: np.ndarray | None = None) -> np.ndarray:
     """R = A_L ... A_2 A_1 with A_i = (I + mean of the heads of block i) / 2.
 
-    The identity stands for the residual: half of a token comes from itself.
+    The identity stands for the residual: half of a token comes from itself. Of tokens
+    that became one, from all of them alike.
 
     Args:
         maps: Of `attention_maps`, shape `(b, depth, h, n, n)`.
+        groups: Of `token_groups`, shape `(b, depth, n)`; `None` where all blocks read
+            all tokens.
 
     Returns:
         Shape `(b, n, n)`: how much of each input token is in each output token. Every
@@ -59,7 +43,11 @@ def rollout(maps: np.ndarray) -> np.ndarray:
 
     Source: https://arxiv.org/abs/2005.00928, section 3 (attention rollout).
     """
-    mixed = (np.eye(maps.shape[-1]) + maps.mean(axis=2, dtype="float64")) / 2
+    itself = np.eye(maps.shape[-1])
+    if groups is not None:
+        itself = (groups[..., :, None] == groups[..., None, :]).astype("float64")
+        itself /= itself.sum(axis=-1, keepdims=True)  # (b, depth, n, n)
+    mixed = (itself + maps.mean(axis=2, dtype="float64")) / 2
     product = mixed[:, 0]
     for index in range(1, mixed.shape[1]):
         product = mixed[:, index] @ product
@@ -87,6 +75,26 @@ def patch_maps(maps: np.ndarray, config: ViTConfig) -> np.ndarray:
     return rows[..., prefix:].reshape(*rows.shape[:-1], *config.grid)
 
 
+def _fused_patches(groups: np.ndarray, config: ViTConfig) -> np.ndarray:
+    """Which patches each block reads fused into one token.
+
+    Args:
+        groups: Of `token_groups`, shape `(..., depth, n)`.
+        config: Of the model.
+
+    Returns:
+        Shape `(..., depth, rows, columns)` of the grid, booleans.
+    """
+    # No token has the place -1.
+    places = np.full(config.depth, -1)
+    for step in config.reductions:
+        if step.fuses:
+            places[step.block + 1 :] = config.num_prefix_tokens + step.num_kept
+    patches = groups[..., config.num_prefix_tokens :]
+    fused = patches == places[:, None]
+    return fused.reshape(*fused.shape[:-1], *config.grid)
+
+
 def position_similarity(model: keras.Model) -> np.ndarray:
     """Cosine of the angle between the positions of every two patches.
 
@@ -111,18 +119,30 @@ def position_similarity(model: keras.Model) -> np.ndarray:
 
 
 def draw_attention(
-    image: np.ndarray, maps: np.ndarray, config: ViTConfig, path: str | pathlib.Path
+    image: np.ndarray,
+    maps: np.ndarray,
+    config: ViTConfig,
+    path: str | pathlib.Path,
+    groups: np.ndarray | None = None,
 ) -> None:
     """The image, the rollout over it, and the map of every head over it.
+
+    Of a model that prunes, also the patches that are left behind each pruning.
 
     Args:
         image: `(height, width, c)` in 0..255.
         maps: Of this image, shape `(depth, h, n, n)`.
         config: Of the model.
         path: Where the PNG goes.
+        groups: Of `token_groups` for this image, shape `(depth, n)`; `None` where all
+            blocks read all tokens.
     """
     depth, heads = maps.shape[:2]
-    columns = max(heads, 2)
+    groups = (
+        np.tile(np.arange(maps.shape[-1]), (depth, 1)) if groups is None else groups
+    )
+    prunings = [it for it in config.reductions if it.kind == "prune"]
+    columns = max(heads, 2 + len(prunings))
     figure = Figure(
         figsize=(1.35 * columns + 1.0, 1.4 * depth + 3.4), layout="constrained"
     )
@@ -137,11 +157,15 @@ def draw_attention(
         fontsize=9,
     )
     above, below = figure.subfigures(2, 1, height_ratios=[2.2, 1.4 * depth])
-    plain, rolled = above.subplots(1, 2)
+    plain, rolled, *left = above.subplots(1, 2 + len(prunings))
     show_image(plain, image)
     plain.set_title("image", fontsize=9)
-    all_blocks = patch_maps(rollout(maps[None])[0], config)
+    all_blocks = patch_maps(rollout(maps[None], groups[None])[0], config)
     show_map(rolled, image, all_blocks, f"rollout, all blocks: {all_blocks.sum():.0%}")
+    fused = _fused_patches(groups, config)
+    for place, step in zip(left, prunings, strict=True):
+        title = f"kept by block {step.block + 1}: {step.num_kept}"
+        show_kept(place, image, ~fused[step.block + 1], title)
     axes = below.subplots(depth, columns, squeeze=False)
     for block, row in enumerate(axes):
         row[0].set_ylabel(f"block {block + 1}", fontsize=8)
@@ -153,7 +177,7 @@ def draw_attention(
             show_map(place, image, part, title)
         for place in row[heads:]:
             place.set_axis_off()
-    for place in (plain, rolled, *axes.ravel()):
+    for place in (plain, rolled, *left, *axes.ravel()):
         place.set(xticks=[], yticks=[])
     save_figure(figure, path)
 

@@ -233,6 +233,23 @@ def show_map(axes: Axes, image: np.ndarray, part: np.ndarray, title: str) -> Non
     axes.set_title(title, fontsize=8, pad=2)
 
 
+def show_kept(axes: Axes, image: np.ndarray, kept: np.ndarray, title: str) -> None:
+    """An image whose other patches are nearly white.
+
+    Args:
+        axes: Where it is drawn.
+        image: `(height, width, c)` in 0..255.
+        kept: Whether a patch stays as it is, `(rows, columns)`.
+        title: Line above.
+    """
+    sides = (
+        whole // part for whole, part in zip(image.shape, kept.shape, strict=False)
+    )
+    mask = np.kron(kept, np.ones([*sides]))[..., None]
+    show_image(axes, image * mask + (0.15 * image + 0.85 * 255) * (1 - mask))
+    axes.set_title(title, fontsize=8, pad=2)
+
+
 def save_figure(figure: Figure, path: str | pathlib.Path) -> None:
     """Writes a PNG, whole or not at all."""
     with whole_file(path) as partial:

@@ -57,6 +57,39 @@ def test_positions_cover_prefix_tokens_unless_they_are_those_of_patches(tiny):
         ({"positions": "sin"}, ["positions must be one of", "sincos_2d"]),
         ({"activation": "swish"}, ["activation", "swiglu"]),
         ({"head_output": "soft"}, ["head_output", "softmax"]),
+        ({"reduce_tokens": ((0, "prune"),)}, ["(block, kind, amount)"]),
+        ({"reduce_tokens": "prune"}, ["reduce_tokens", "list or a tuple", "'prune'"]),
+        ({"reduce_tokens": (0, "prune", 0.5)}, ["each of reduce_tokens", "0"]),
+        ({"reduce_tokens": ((0, "merge", 2),)}, ["prune, pool", "'merge'"]),
+        ({"reduce_tokens": ((0, "prune", 0.0),)}, ["(0, 1]", "0.0"]),
+        ({"reduce_tokens": ((0, "prune", 1.5),)}, ["(0, 1]", "1.5"]),
+        ({"reduce_tokens": ((0, "prune", "half"),)}, ["(0, 1]", "'half'"]),
+        ({"reduce_tokens": ((0, "pool", 1),)}, ["side", ">= 2", "1"]),
+        ({"reduce_tokens": ((1, "prune", 0.5),)}, ["before the last", "[1]"]),
+        ({"reduce_tokens": ((7, "prune", 0.5),)}, ["0 to 0", "[7]"]),
+        ({"reduce_tokens": ((-1, "prune", 0.5),)}, ["block", "-1"]),
+        ({"depth": 1, "reduce_tokens": ((0, "pool", 2),)}, ["has no other", "[0]"]),
+        (
+            {"depth": 4, "reduce_tokens": ((1, "prune", 0.5), (1, "prune", 0.5))},
+            ["once and in order", "[1, 1]"],
+        ),
+        ({"reduce_tokens": ((0, "pool", 2),)}, ["a grid of 2 x 3"]),
+        (
+            {"depth": 4, "reduce_tokens": ((0, "prune", 0.5), (1, "pool", 2))},
+            ["'prune' leaves none", "(1, 'pool', 2)"],
+        ),
+        (
+            {"image_size": 4, "reduce_tokens": ((0, "prune", 0.5),)},
+            ["two patches to choose from"],
+        ),
+        (
+            {
+                "image_size": 16,
+                "patch_dropout": 0.1,
+                "reduce_tokens": ((0, "pool", 2),),
+            },
+            ["patch_dropout must be 0", "0.1"],
+        ),
         ({"resize": "squash"}, ["resize", "stretch"]),
         ({"interpolation": "cubic"}, ["interpolation", "bicubic"]),
         ({"crop": 1.5}, ["crop", "1.5"]),
@@ -133,3 +166,18 @@ def test_the_nearest_choice_comes_first():
         check_choice("pool", "meen", ["token", "mean"])
     with pytest.raises(ValueError, match="resample must be one of 0, 2. Received: 7"):
         check_choice("resample", 7, [0, 2])
+
+
+def test_tokens_are_counted_through_reductions(tiny):
+    steps = [[0, "pool", 2], (1, "prune", 0.7), (np.int64(3), "prune", np.float64(0.5))]
+    config = tiny(depth=5, image_size=(32, 48), reduce_tokens=steps)
+    assert config.reduce_tokens == (
+        (0, "pool", 2),
+        (1, "prune", 0.7),
+        (3, "prune", 0.5),
+    )
+    assert config.token_counts == (97, 25, 1 + 17 + 1, 1 + 17 + 1, 1 + 8 + 1)
+    assert config.fused_share == (7 + 9) / 24
+    assert tiny().token_counts == (7, 7) and tiny().fused_share == 0
+    kept = tiny(reduce_tokens=((0, "prune", 1),))
+    assert kept.token_counts == (7, 7) and kept.reduce_tokens == ((0, "prune", 1.0),)

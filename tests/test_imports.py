@@ -32,6 +32,7 @@ WINGS = (
     "keras_vit.weights",
     "keras_vit.training",
     "keras_vit.features",
+    "keras_vit.attention",
     "keras_vit.explain",
     "keras_vit",
     "keras_vit_export.activations",

@@ -77,6 +77,11 @@ CONFIGS = {
         "layer_scale": 0.1,
         "stem": (4, 6),
     },
+    "reduced": {
+        "depth": 3,
+        "image_size": (16, 16),
+        "reduce_tokens": ((0, "pool", 2), (1, "prune", 0.5)),
+    },
     "distilled": {
         "distillation_token": True,
         "head_output": "softmax",

@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(str(error)) from error
     config = config_of(classifier.model)
     maps = see.attention_maps(classifier.model, image[None])
-    see.draw_attention(image, maps[0], config, options.output)
+    groups = see.token_groups(classifier.model, image[None])
+    see.draw_attention(image, maps[0], config, options.output, groups[0])
     if options.positions:
         similarity = see.position_similarity(classifier.model)
         see.draw_position_similarity(similarity, options.positions)
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"{config.depth} blocks of {config.num_heads} heads: '{options.output}'")
     if options.positions:
         say(f"Similarity of positions: '{options.positions}'")
-    rolled = see.patch_maps(see.rollout(maps)[0], config)
+    rolled = see.patch_maps(see.rollout(maps, groups)[0], config)
     write_json(
         options.json,
         {"class": name, "probability": part, "rollout": rolled.round(6).tolist()},

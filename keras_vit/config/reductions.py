@@ -40,7 +40,7 @@ class Reduction:
         return f"block_{self.block:02d}_{self.kind}"
 
     @property
-    def kept(self) -> int:
+    def num_kept(self) -> int:
         """Number of patch tokens after it, without a fused one."""
         if self.kind == "pool":
             return self.patches // int(self.amount) ** 2
@@ -49,12 +49,12 @@ class Reduction:
     @property
     def fuses(self) -> int:
         """Number of patches that a fused token stands for after it; 0 for none."""
-        return 0 if self.kind == "pool" else self.fused + self.patches - self.kept
+        return 0 if self.kind == "pool" else self.fused + self.patches - self.num_kept
 
     @property
     def count(self) -> int:
         """Number of tokens after it, without prefix tokens."""
-        return self.kept + bool(self.fuses)
+        return self.num_kept + bool(self.fuses)
 
 
 def count_kept(keep: float, patches: int) -> int:
@@ -84,9 +84,12 @@ def check_reductions(
         )
     blocks = [check_integer("block of reduce_tokens", it[0], 0) for it in listed]
     if blocks != sorted(set(blocks)) or (blocks and blocks[-1] >= depth - 1):
+        which = (
+            f"of {depth}, 0 to {depth - 2}" if depth > 1 else "the model has no other"
+        )
         raise ValueError(
             "reduce_tokens must name blocks before the last, each once and in order: "
-            f"of {depth}, 0 to {depth - 2}. Received: blocks {blocks}"
+            f"{which}. Received: blocks {blocks}"
         )
     checked = tuple(
         (block, it[1], _check_amount(*it[1:]))
@@ -133,7 +136,7 @@ def follow(
     for block, kind, amount in reductions:
         step = Reduction(block, kind, amount, patches, left, fused)
         yield step
-        patches, fused = step.kept, step.fuses
+        patches, fused = step.num_kept, step.fuses
         if kind == "pool":
             left = tuple(length // int(amount) for length in left)
         elif fused:

@@ -184,7 +184,7 @@ class ViTConfig(Preprocessing):
         if not self.reductions:
             return 0.0
         last = self.reductions[-1]
-        return last.fuses / (last.fuses + last.kept)
+        return last.fuses / (last.fuses + last.num_kept)
 
     @property
     def token_counts(self) -> tuple[int, ...]:

@@ -59,9 +59,8 @@ class PruneTokens(layers.Layer):
         if self.keep == 1.0:
             return tokens
         first, last = self.num_prefix_tokens, tokens.shape[1] - bool(self.fused)
-        scores = self.scores(weights)[:, first:last]  # (b, patches)
-        order = ops.top_k(scores, last - first)[1]
-        patches = ops.take_along_axis(tokens[:, first:last], order[:, :, None], axis=1)
+        order = self.order(weights)[:, :, None]
+        patches = ops.take_along_axis(tokens[:, first:last], order, axis=1)
         kept = count_kept(self.keep, last - first)
         others = ops.sum(patches[:, kept:], axis=1, keepdims=True)  # (b, 1, d)
         if self.fused:
@@ -75,6 +74,11 @@ class PruneTokens(layers.Layer):
         if self.by_class_token:
             return ops.mean(weights[:, :, 0], axis=1)
         return ops.mean(weights, axis=(1, 2))
+
+    def order(self, weights: KerasTensor) -> KerasTensor:
+        """Numbers of the patches by falling score, `(b, patches)`."""
+        first, last = self.num_prefix_tokens, weights.shape[-1] - bool(self.fused)
+        return ops.top_k(self.scores(weights)[:, first:last], last - first)[1]
 
     def compute_output_shape(self, tokens_shape, weights_shape=None):
         batch, count, width = tokens_shape

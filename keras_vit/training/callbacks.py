@@ -128,7 +128,7 @@ class BestModel(keras.callbacks.Callback):
         self.patience = patience
         self.keep = keep
         self.write = write
-        self.kept = kept
+        self.num_kept = kept
         self.path = path
         self.epoch = epoch
         self.score = score and tuple(score)
@@ -139,9 +139,9 @@ class BestModel(keras.callbacks.Callback):
         better = self.score is None or score > self.score or self.keep == "last"
         if better and np.isfinite(score[1]):
             self.epoch, self.score = epoch + 1, score
-            self._weights = self.kept.get_weights()
+            self._weights = self.num_kept.get_weights()
             if self.path and self.write:
-                save_model(self.kept, self.path)
+                save_model(self.num_kept, self.path)
         if self.patience and epoch + 1 - self.epoch >= self.patience:
             self.model.stop_training = True
 
@@ -158,7 +158,7 @@ class BestModel(keras.callbacks.Callback):
             )
         if self._weights is None:  # of an epoch before this process
             self._weights = load_model(self.path).get_weights()
-        self.kept.set_weights(self._weights)
+        self.num_kept.set_weights(self._weights)
 
 
 class Checkpoints(keras.callbacks.Callback):

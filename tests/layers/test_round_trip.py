@@ -41,7 +41,7 @@ CASES = {
     "FirstTokens": (TOKENS, {"count": 2}),
     "LayerScale": (TOKENS, {"initial": 0.3}),
     "LearnedPositions": (TOKENS, {}),
-    "MeanPool": (TOKENS, {"num_prefix_tokens": 2}),
+    "MeanPool": (TOKENS, {"num_prefix_tokens": 2, "fused_share": 0.3}),
     "MultiHeadAttention": (
         TOKENS,
         {"num_heads": 4, "qk_norm": True, "norm_epsilon": 1e-2, "dropout": 0.2},
@@ -58,14 +58,22 @@ CASES = {
             "crop": 0.9,
         },
     ),
+    "PoolTokens": (
+        TOKENS,
+        {"grid": (2, 2), "side": 2, "num_prefix_tokens": 2},
+    ),
     "PrefixTokens": (
         TOKENS,
         {"class_token": False, "distillation_token": True, "num_registers": 3},
     ),
+    "PruneTokens": (
+        (TOKENS, (2, 4, 6, 6)),
+        {"keep": 0.5, "num_prefix_tokens": 1, "by_class_token": False, "fused": 3},
+    ),
     "SequencePool": (TOKENS, {}),
     "SinCos2DPositions": (TOKENS, {"grid": (2, 3)}),
     "Sinusoidal1DPositions": (TOKENS, {}),
-    "TokenAndMeanPool": (TOKENS, {"num_prefix_tokens": 2}),
+    "TokenAndMeanPool": (TOKENS, {"num_prefix_tokens": 2, "fused_share": 0.3}),
     "TokenPool": (TOKENS, {"index": 1}),
 }
 
@@ -77,30 +85,38 @@ def test_no_public_layer_is_missing_from_the_cases():
 
 @pytest.fixture(params=CASES)
 def case(request):
+    """A layer's kind, the shapes of what it is called with, and its arguments."""
     shape, arguments = CASES[request.param]
-    return getattr(layers, request.param), shape, arguments
+    shapes = shape if isinstance(shape[0], tuple) else (shape,)
+    return getattr(layers, request.param), shapes, arguments
 
 
-def test_a_layer_rebuilt_from_its_config_gives_the_same_output(case, rng, randomize):
-    kind, shape, arguments = case
-    x = rng.normal(size=shape).astype("float32")
+@pytest.fixture
+def draw(rng):
+    """A function from shapes to random numbers of these."""
+    return lambda shapes: [rng.normal(size=it).astype("float32") for it in shapes]
+
+
+def test_a_layer_rebuilt_from_its_config_gives_the_same_output(case, draw, randomize):
+    kind, shapes, arguments = case
+    x = draw(shapes)
     layer = kind(**arguments, name="it")
-    layer(x)
+    layer(*x)
     randomize(layer)
     config = layer.get_config()
     assert {name: config[name] for name in arguments} == arguments
     twin = kind.from_config(config)
-    twin(x)
+    twin(*x)
     twin.set_weights(layer.get_weights())
-    np.testing.assert_array_equal(twin(x), layer(x))
+    np.testing.assert_array_equal(twin(*x), layer(*x))
     assert twin.get_config() == config
 
 
-def test_a_layer_survives_a_keras_file(case, rng, randomize, tmp_path):
-    kind, shape, arguments = case
-    x = rng.normal(size=shape).astype("float32")
-    inputs = keras.Input(shape[1:])
-    model = keras.Model(inputs, kind(**arguments)(inputs))
+def test_a_layer_survives_a_keras_file(case, draw, randomize, tmp_path):
+    kind, shapes, arguments = case
+    x = draw(shapes)
+    inputs = [keras.Input(shape[1:]) for shape in shapes]
+    model = keras.Model(inputs, kind(**arguments)(*inputs))
     randomize(model)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -108,24 +124,24 @@ def test_a_layer_survives_a_keras_file(case, rng, randomize, tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_half_precision_is_close_to_single(case, policy, rng, randomize):
-    kind, shape, arguments = case
-    x = rng.normal(size=shape).astype("float32")
+def test_half_precision_is_close_to_single(case, policy, draw, randomize):
+    kind, shapes, arguments = case
+    x = draw(shapes)
     single = kind(**arguments)
-    expected = np.asarray(single(x))
+    expected = np.asarray(single(*x))
     randomize(single)
-    expected = np.asarray(single(x))
+    expected = np.asarray(single(*x))
     half = kind(**arguments, dtype=policy)
-    half(x)
+    half(*x)
     half.set_weights(single.get_weights())
-    got = np.asarray(keras.ops.cast(half(x), "float32"))
+    got = np.asarray(keras.ops.cast(half(*x), "float32"))
     # bfloat16 has 8 bits of mantissa; the widest of these sums has 12 terms.
     np.testing.assert_allclose(got, expected, atol=0.15, rtol=0.1)
 
 
-def test_symbolic_and_real_shapes_agree(case, rng):
-    kind, shape, arguments = case
+def test_symbolic_and_real_shapes_agree(case, draw):
+    kind, shapes, arguments = case
     layer = kind(**arguments)
-    symbolic = layer(keras.Input(shape[1:])).shape
-    real = np.asarray(layer(rng.normal(size=shape).astype("float32"))).shape
+    symbolic = layer(*[keras.Input(shape[1:]) for shape in shapes]).shape
+    real = np.asarray(layer(*draw(shapes))).shape
     assert all(s in (None, r) for s, r in zip(symbolic, real, strict=True))

@@ -32,7 +32,7 @@ def _pool_squares(patches, step: Reduction):
     width = patches.shape[2]
     grid = tf.reshape(patches, (1, *step.grid, width))
     means = tf.nn.avg_pool2d(grid, step.amount, step.amount, "VALID", name="means")
-    return tf.reshape(means, (1, step.kept, width))
+    return tf.reshape(means, (1, step.num_kept, width))
 
 
 def _scores(weights, patches, prefix, by_class_token):
@@ -48,9 +48,9 @@ def _prune(patches, fused, scores, step: Reduction):
     # All in order, since what is not kept is read too.
     _, order = tf.math.top_k(scores, step.patches, name=ORDER)
     ordered = tf.gather(patches, order, axis=1, name="ordered")
-    others = rows(ordered, step.kept, step.patches - step.kept)
+    others = rows(ordered, step.num_kept, step.patches - step.num_kept)
     others = tf.reduce_sum(others, axis=1, keepdims=True)
     if fused is not None:
         others = tf.add(others, tf.multiply(fused, meeting(fused, step.fused)))
     mean = tf.multiply(others, meeting(others, 1.0 / step.fuses), name="fused")
-    return rows(ordered, 0, step.kept), mean
+    return rows(ordered, 0, step.num_kept), mean
