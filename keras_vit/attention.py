@@ -89,7 +89,7 @@ def _weights(model: keras.Model, images: np.ndarray) -> list[np.ndarray]:
 
 def _prunings(model: keras.Model) -> Iterator[tuple[Reduction, keras.Layer]]:
     for step in config_of(model).reductions:
-        if step.kind == "prune" and step.fuses > step.fused:
+        if step.prunes:
             yield step, model.get_layer(step.name)
 
 

@@ -29,6 +29,7 @@ OPTIONS = {
     "qk_norm": [{"qk_norm": False}, {"qk_norm": True}],
     "layer_scale": [{"layer_scale": None}, {"layer_scale": 0.5}],
     "norm": [{"norm_after_pool": False}, {"norm_after_pool": True}],
+    "reduction": [{}, {"reduce_tokens": ((0, "prune", 0.5),)}],
     "head": [
         {"head_hidden": ()},
         {"head_hidden": (5,)},

@@ -107,6 +107,7 @@ class Candidates:
 
     def make_plain(self, recipe: QuantizationRecipe) -> Candidate:
         """The same but for rotation, scales and rounding: only ranges are chosen."""
+        self._check_pruning(recipe)
         if recipe.images_for:
             if self._splits.calibration is None:
                 raise ValueError(
@@ -115,6 +116,15 @@ class Candidates:
             calibration.check_count(self._splits.calibration)
         start = Candidate(b"", recipe, self._floats.file(recipe.without))
         return self._by_best_method(start)
+
+    def _check_pruning(self, recipe: QuantizationRecipe) -> None:
+        graph = self._floats.graph(recipe.without) if recipe.integers_only else None
+        if graph is not None and graph.prunings:
+            names = ", ".join(it.name for it in graph.prunings)
+            raise RuntimeError(
+                f"Recipe {recipe.name!r} can't prune tokens ({names}): TFLite orders "
+                "floats alone. Every other recipe can, and 'pool' needs no order."
+            )
 
     def with_recipe(
         self, candidate: Candidate, recipe: QuantizationRecipe

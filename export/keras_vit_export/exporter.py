@@ -295,6 +295,7 @@ class Exporter:
             "rotated": str(made.rotation),
             "not_rotated": made.not_rotated,
             "protected": made.protected,
+            "undecided": self.floats.undecided,
             "pitfalls": pitfalls(made.content),
             "half": self.floats.half(made.float_model).as_dict(),
             "shrunk": shrunk_norms(graph) if graph else {},

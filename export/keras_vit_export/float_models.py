@@ -7,17 +7,25 @@ import numpy as np
 from keras_vit_device.tflite.metadata import digest
 from keras_vit_device.tflite.operations import read_operations
 
+from keras_vit.attention import score_gaps
 from keras_vit.data.pipeline import spread_rows
 from keras_vit_export.activations import logits_name, read_all, snr_db
 from keras_vit_export.gpu.half import Half, examine
-from keras_vit_export.graph.convert import Origin, convert_as_it_is, convert_graph
+from keras_vit_export.graph.convert import (
+    TIED,
+    Origin,
+    convert_as_it_is,
+    convert_graph,
+)
 from keras_vit_export.graph.forward import MIX
 from keras_vit_export.graph.headroom import give_headroom
 from keras_vit_export.graph.inference import Graph
+from keras_vit_export.graph.kept_tokens import order_names, shared_tokens
 from keras_vit_export.graph.rewrites import (
     REWRITES,
     centre_values,
     lift_weights,
+    prune_last_block,
     rewrite,
 )
 from keras_vit_export.graph.rotation import NONE, Rotation, rotate
@@ -104,6 +112,20 @@ class FloatModels:
         shape = (FEW, *self._origin.classifier.model.input_shape[1:])
         return np.random.default_rng(0).integers(0, 256, shape, "uint8")
 
+    @functools.cached_property
+    def undecided(self) -> float | None:
+        """Part of the images whose tokens are pruned by nearly equal scores, or `None`."""
+        graph = self._origin.graph
+        if graph is None or not graph.prunings:
+            return None
+        images = self.few_images()
+        if self._splits.compared is not None:
+            images = self._splits.compared
+        parts = np.array_split(images, -(-len(images) // FEW))
+        model = self._origin.classifier.model
+        gaps = np.concatenate([score_gaps(model, part) for part in parts])
+        return float(np.mean(gaps <= TIED))
+
     def statistics(self, file: bytes) -> Mapping[str, calibration.Statistics]:
         """What each tensor of a file holds for the calibration images."""
         name = digest(file)
@@ -134,6 +156,8 @@ class FloatModels:
     def layer_snr_db(self, float_model: bytes, content: bytes) -> dict[str, float]:
         """Power over error of each residual sum and of the logits, on a few images.
 
+        Where tokens are pruned, of those that both files keep.
+
         Args:
             float_model: What was quantized.
             content: What came of it; tensors that it lacks are left out.
@@ -141,7 +165,16 @@ class FloatModels:
         operations = read_operations(float_model)
         names = [it.outputs[0] for it in operations if it.outputs[0].endswith("_add")]
         names = [*names, logits_name(operations)]
+        graph = self._origin.graph and prune_last_block(self._origin.graph)
+        orders = order_names(graph) if graph else []
         images = self.few_images()
-        exact = read_all(float_model, names, images)
-        found = read_all(content, names, images)
-        return {n: snr_db(exact[n], found[n]) for n in names if n in found}
+        exact, found = (
+            read_all(it, [*names, *orders], images) for it in (float_model, content)
+        )
+
+        def snr(name: str) -> float:
+            if orders and name.endswith("_add"):
+                return snr_db(*shared_tokens(graph, name, exact, found))
+            return snr_db(exact[name], found[name])
+
+        return {name: snr(name) for name in names if name in found}

@@ -52,9 +52,19 @@ class Reduction:
         return 0 if self.kind == "pool" else self.fused + self.patches - self.num_kept
 
     @property
-    def count(self) -> int:
+    def num_read(self) -> int:
+        """Number of tokens before it, without prefix tokens."""
+        return self.patches + bool(self.fused)
+
+    @property
+    def num_left(self) -> int:
         """Number of tokens after it, without prefix tokens."""
         return self.num_kept + bool(self.fuses)
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it chooses tokens: keeping all of them is no choice."""
+        return self.kind == "prune" and self.num_kept < self.patches
 
 
 def count_kept(keep: float, patches: int) -> int:

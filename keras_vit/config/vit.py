@@ -194,7 +194,7 @@ class ViTConfig(Preprocessing):
         for block in range(self.depth):
             counts.append(self.num_prefix_tokens + patches)
             if block in reductions:
-                patches = reductions[block].count
+                patches = reductions[block].num_left
         return tuple(counts)
 
     def _per_channel(self, name: str) -> tuple[float, ...]:

@@ -110,7 +110,9 @@ class Machine:
         return self._tensors[index].name.decode()
 
     def _keep(self, index: int, exact: np.ndarray) -> np.ndarray:
-        """A tensor in 16 bits, after a look at it."""
+        """A tensor in 16 bits, after a look at it; integers as they are."""
+        if exact.dtype.kind == "i":
+            return exact
         value, size, name = to_half(exact), np.abs(exact), self._name(index)
         largest = float(size.max(initial=0.0))
         if index in self._squares:
@@ -245,6 +247,21 @@ def _max_pool(machine, options, shape, x):
     return _windows(options, x, sides, -np.inf).max(axis=(3, 4))[None]
 
 
+def _average_pool(machine, options, shape, x):
+    if options.padding == 0:
+        raise UnknownOperationError("an average pooling that pads")
+    sides = (options.filterHeight, options.filterWidth)
+    windows = _windows(options, x, sides, 0.0)  # (rows, columns, c, side, side)
+    total = machine.sum(windows.reshape(*windows.shape[:3], -1), -1)
+    return (total / np.prod(sides)).reshape(shape)
+
+
+def _order(machine, options, shape, x, count):
+    """The largest values and their numbers; of equals the first."""
+    order = np.argsort(-x, axis=-1, kind="stable")[..., : int(count)].astype(np.int32)
+    return [np.take_along_axis(x, order, axis=-1), order]
+
+
 def _mean(machine, options, shape, x, axes):
     axes = tuple(np.atleast_1d(axes) % x.ndim)
     count = np.prod([x.shape[axis] for axis in axes])
@@ -292,12 +309,14 @@ def _split(machine, options, shape, axis, x):
 # what goes in.
 OPERATIONS: dict[str, Callable] = {
     "ADD": _elementwise(np.add),
+    "AVERAGE_POOL_2D": _average_pool,
     "BATCH_MATMUL": _matrices,
     "CONCATENATION": _concatenate,
     "CONV_2D": _convolution,
     "DIV": _elementwise(np.divide),
     "EXPAND_DIMS": _reshape,
     "FULLY_CONNECTED": _dense,
+    "GATHER": lambda machine, options, shape, x, order: x.take(order, options.axis),
     "GELU": _gelu,
     "LOGISTIC": _elementwise(lambda x: 1 / (1 + np.exp(-x))),
     "MAX_POOL_2D": _max_pool,
@@ -313,6 +332,10 @@ OPERATIONS: dict[str, Callable] = {
     "SQRT": _elementwise(np.sqrt),
     "SQUARED_DIFFERENCE": _elementwise(lambda a, b: np.square(a - b)),
     "SUB": _elementwise(np.subtract),
+    "SUM": lambda machine, options, shape, x, axes: machine.sum(
+        x, tuple(np.atleast_1d(axes))
+    ).reshape(shape),
     "TANH": _elementwise(np.tanh),
+    "TOPK_V2": _order,
     "TRANSPOSE": lambda machine, options, shape, x, axes: x.transpose(axes),
 }

@@ -6,8 +6,8 @@ from keras_vit.config import Reduction
 from keras_vit_export.graph.inference import Graph
 from keras_vit_export.graph.tensors import meeting, rows
 
-# What a pruning's operations are called behind its block.
-ORDER = "order"
+# The second output of the operation that orders patches: their numbers.
+ORDER = "order1"
 
 
 def reduce_tokens(
@@ -46,7 +46,7 @@ def _scores(weights, patches, prefix, by_class_token):
 def _prune(patches, fused, scores, step: Reduction):
     """The kept patches and the mean of the others, with those that were fused before."""
     # All in order, since what is not kept is read too.
-    _, order = tf.math.top_k(scores, step.patches, name=ORDER)
+    _, order = tf.math.top_k(scores, step.patches, name="order")
     ordered = tf.gather(patches, order, axis=1, name="ordered")
     others = rows(ordered, step.num_kept, step.patches - step.num_kept)
     others = tf.reduce_sum(others, axis=1, keepdims=True)

@@ -204,11 +204,21 @@ class Graph:
         return tuple(it.reduction for it in self.branches if it.reduction is not None)
 
     @property
+    def prunings(self) -> tuple[Reduction, ...]:
+        """Those that choose tokens by what an image shows."""
+        return tuple(it for it in self.reductions if it.prunes)
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patch tokens of an image."""
+        return len(self.positions) - len(self.prefix) * self.positions_cover_prefix
+
+    @property
     def num_last_patches(self) -> int:
         """Number of tokens behind the prefix tokens that the last block reads."""
         if self.reductions:
-            return self.reductions[-1].count
-        return len(self.positions) - len(self.prefix) * self.positions_cover_prefix
+            return self.reductions[-1].num_left
+        return self.num_patches
 
     def replace(self, **changes) -> Self:
         """A copy with some attributes changed."""

@@ -65,6 +65,8 @@ class Report:
         rotated: What of the graph was rotated, in words, or empty.
         not_rotated: Why its stream could not be; empty if it could, or need not.
         protected: Operations kept in higher precision.
+        undecided: Part of the images of choice, 0..1, whose tokens are pruned by scores
+            that rounding may turn round; `None` where nothing is pruned.
         pitfalls: Operations that some GPU answers wrongly or refuses, with the reason,
             by name; none in graphs of ours.
         half: What 16-bit floats, as of GPUs and NPUs, make of the float model:
@@ -104,6 +106,7 @@ class Report:
     rotated: str = ""
     not_rotated: str = ""
     protected: tuple[str, ...] = ()
+    undecided: float | None = None
     pitfalls: dict[str, str] = dataclasses.field(default_factory=dict)
     half: dict[str, Any] = dataclasses.field(default_factory=dict)
     shrunk: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -137,6 +137,11 @@ def details(report: "Report") -> str:
         lines.append(f"Left in floats, since the quantizer has no rule: {count} {kind}")
     for name, reason in report.pitfalls.items():
         lines.append(f"A GPU may answer wrongly: {name}, {reason}")
+    if report.undecided:
+        lines.append(
+            f"On {report.undecided:.1%} of the images two patches are so nearly alike to "
+            "attention that another runtime may keep the other"
+        )
     if report.weak_self_test:
         lines.append(
             "The self-test tells little: all patterns get as good as one answer"
