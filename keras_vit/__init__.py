@@ -12,7 +12,14 @@ from keras_vit.config import Preprocessing, ViTConfig
 from keras_vit.data import ImageData, load_data
 from keras_vit.evaluation import Evaluation
 from keras_vit.model import build_vit
-from keras_vit.reuse import config_of, with_head, with_image_size, with_rgb_input
+from keras_vit.reuse import (
+    config_of,
+    with_fewer_tokens,
+    with_head,
+    with_image_size,
+    with_patch_size,
+    with_rgb_input,
+)
 from keras_vit.training.hosts.distribution import make_strategy
 from keras_vit.training.loop import TrainingRun, evaluate, train
 from keras_vit.training.plan import TrainingPlan, plan_for, plan_training
@@ -37,7 +44,9 @@ __all__ = [
     "plan_for",
     "plan_training",
     "train",
+    "with_fewer_tokens",
     "with_head",
     "with_image_size",
+    "with_patch_size",
     "with_rgb_input",
 ]

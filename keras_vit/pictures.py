@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras_vit_device.files import whole_file
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -234,7 +235,7 @@ def show_map(axes: Axes, image: np.ndarray, part: np.ndarray, title: str) -> Non
 
 
 def show_kept(axes: Axes, image: np.ndarray, kept: np.ndarray, title: str) -> None:
-    """An image whose other patches are nearly white.
+    """An image whose other patches are covered, by a colour that few images have.
 
     Args:
         axes: Where it is drawn.
@@ -242,11 +243,11 @@ def show_kept(axes: Axes, image: np.ndarray, kept: np.ndarray, title: str) -> No
         kept: Whether a patch stays as it is, `(rows, columns)`.
         title: Line above.
     """
-    sides = (
-        whole // part for whole, part in zip(image.shape, kept.shape, strict=False)
-    )
-    mask = np.kron(kept, np.ones([*sides]))[..., None]
-    show_image(axes, image * mask + (0.15 * image + 0.85 * 255) * (1 - mask))
+    show_image(axes, image)
+    height, width = image.shape[:2]
+    cover = np.zeros((*kept.shape, 4))
+    cover[~kept] = (*to_rgb("tab:pink"), 0.75)
+    axes.imshow(cover, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     axes.set_title(title, fontsize=8, pad=2)
 
 

@@ -11,10 +11,12 @@ import numpy as np
 from keras_vit import layers
 from keras_vit.config import ViTConfig
 from keras_vit.model import FIELDS, KINDS, build_vit
-from keras_vit.resampling import resize_positions
+from keras_vit.resampling import resize_patches, resize_positions
 
 # Of red, green and blue in luma: what Pillow and MediaPipe make grey of.
 _LUMA = (0.299, 0.587, 0.114)
+# How positions are resized, as of `resize_positions`.
+_POSITION_MODE = "bicubic_antialias"
 
 
 # Layers that only some models have, and what their fields are where they don't.
@@ -126,7 +128,7 @@ def _behind_luma(model: keras.Model) -> keras.Model:
 def with_image_size(
     model: keras.Model,
     image_size: tuple[int, int],
-    position_mode: str = "bicubic_antialias",
+    position_mode: str = _POSITION_MODE,
 ) -> keras.Model:
     """A new model with all weights of another, for images of another size.
 
@@ -144,6 +146,56 @@ def with_image_size(
     """
     config = config_of(model)
     changed = dataclasses.replace(config, image_size=tuple(image_size))
+    return _with_grid(model, config, changed, position_mode)
+
+
+def with_patch_size(model: keras.Model, patch_size: int) -> keras.Model:
+    """A new model with all weights of another, for patches of another side.
+
+    Images stay as large, so there are more patches of a smaller side. Their weights are
+    resized so that they see the same in an image resized with them; learned positions
+    are resized as an image is.
+
+    Args:
+        model: Built by `build_vit`.
+        patch_size: Side of the new patches in pixels.
+
+    Raises:
+        ValueError: If another function made the model, or such patches don't divide its
+            images.
+
+    Source: https://arxiv.org/abs/2212.08013, section 3.4 (PI-resize).
+    """
+    config = config_of(model)
+    return _with_grid(model, config, dataclasses.replace(config, patch_size=patch_size))
+
+
+def with_fewer_tokens(
+    model: keras.Model, reduce_tokens: float | str | Sequence[tuple[int, str, float]]
+) -> keras.Model:
+    """A new model with all weights of another that goes on with fewer tokens.
+
+    Its answers change: without training further, by much if it prunes.
+
+    Args:
+        model: Built by `build_vit`.
+        reduce_tokens: As of `ViTConfig`; `()` for all tokens.
+
+    Raises:
+        ValueError: If another function made the model, or it can't be reduced so.
+    """
+    config = config_of(model)
+    changed = dataclasses.replace(config, reduce_tokens=reduce_tokens)
+    return _with_grid(model, config, changed)
+
+
+def _with_grid(
+    model: keras.Model,
+    config: ViTConfig,
+    changed: ViTConfig,
+    mode: str = _POSITION_MODE,
+) -> keras.Model:
+    """A model of other patches or fewer tokens; weights that have their size follow."""
     if changed == config:
         return model
     copy = build_vit(changed)
@@ -152,9 +204,11 @@ def with_image_size(
         if isinstance(layer, layers.LearnedPositions):
             prefix = config.num_prefix_positions
             patches = resize_positions(
-                weights[0][:, prefix:], config.grid, changed.grid, position_mode
+                weights[0][:, prefix:], config.grid, changed.grid, mode
             )
-            weights[0] = keras.ops.concatenate([weights[0][:, :prefix], patches], 1)
+            weights[0] = np.concatenate([weights[0][:, :prefix], patches], axis=1)
+        if layer.name == "patches":
+            weights[0] = resize_patches(weights[0], layer.patch_size)
         layer.set_weights(weights)
     return copy
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_vit_device.terminal import say
 
-from keras_vit.config import ViTConfig, check_choice
+from keras_vit.config import ViTConfig, check_choice, parse_reductions
 from keras_vit.data import ImageSource
 from keras_vit.training.plan import (
     TrainingPlan,
@@ -61,15 +61,17 @@ def _what_is_taken(config: ViTConfig) -> str:
 
 def _arguments(options: argparse.Namespace, origin: object) -> dict[str, Any]:
     """What is given, of the arguments of `plan_for` and `plan_again`."""
-    shape = (options.variant, options.resize, options.teacher)
+    shape = (options.variant, options.resize)
     if origin and (any(shape) or options.drop_path is not None):
         raise ValueError(
-            "--from brings its own size, so --variant, --resize, --drop-path and "
-            "--teacher don't go with it; --image-size does."
+            "--from brings its own size, so --variant, --resize and --drop-path don't "
+            "go with it; --image-size and --reduce do."
         )
     found = {k: value for k, value in vars(options).items() if k in _ARGUMENTS}
     for name in ("origin", "teacher"):
         found[name] = found[name] and str(found[name])
+    if options.reduce_tokens is not None:
+        found["reduce_tokens"] = parse_reductions(options.reduce_tokens)
     if options.recipe is not None:
         check_choice("--recipe", options.recipe, TRAINING_RECIPES)
         found["recipe"] = TRAINING_RECIPES[options.recipe]

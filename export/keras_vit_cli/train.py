@@ -228,7 +228,8 @@ def _print_reasons(plan: TrainingPlan) -> None:
 
 
 def _print_plan(plan: TrainingPlan, config, parameters: int) -> None:
-    tokens = config.num_patches + config.num_prefix_tokens
+    first, last = config.token_counts[0], config.token_counts[-1]
+    tokens = first if first == last else f"{first} and at last {last}"
     say(
         f"{parameters:,} parameters: {config.depth} blocks of width {config.width}, "
         f"{config.num_heads} heads, {tokens} tokens from "

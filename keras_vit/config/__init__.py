@@ -2,7 +2,7 @@
 
 from keras_vit.config.checks import check_choice, check_class_names, check_rate
 from keras_vit.config.preprocessing import Preprocessing
-from keras_vit.config.reductions import Reduction, count_kept
+from keras_vit.config.reductions import Reduction, count_kept, parse_reductions
 from keras_vit.config.variants import VARIANTS
 from keras_vit.config.vit import (
     ACTIVATIONS,
@@ -27,4 +27,5 @@ __all__ = [
     "check_class_names",
     "check_rate",
     "count_kept",
+    "parse_reductions",
 ]

@@ -74,15 +74,66 @@ def count_kept(keep: float, patches: int) -> int:
     return min(max(round(keep * patches), 1), patches - 1)
 
 
+def place_reductions(
+    value: Any, depth: int
+) -> tuple[tuple[int, str, float], ...] | Any:
+    """`reduce_tokens` with its short forms at their usual places, else as it came.
+
+    A number prunes in the blocks behind a quarter, a half and three quarters of the
+    depth, as EViT does; `"pool"` pools squares of 2 x 2 before the middle.
+    """
+    last = max(depth - 2, 0)
+    if value == "pool":
+        return ((min(max(depth // 2 - 1, 0), last), "pool", 2),)
+    if is_number(value):
+        blocks = {depth * quarters // 4 for quarters in (1, 2, 3)}
+        return tuple(
+            (block, "prune", value) for block in sorted(blocks) if block <= last
+        )
+    return value
+
+
+def parse_reductions(text: str) -> Any:
+    """`reduce_tokens` from words: `"0.7"`, `"pool"`, `"1:0.5,3:0.5"`, `"2:pool"`.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if text == "pool":
+        return text
+    try:
+        if ":" not in text:
+            return float(text)
+        return tuple(_parse_step(step) for step in text.split(","))
+    except ValueError:
+        raise ValueError(
+            "tokens are reduced by a part to keep or by pool, everywhere or in blocks: "
+            f"0.7, pool, 1:0.5,3:0.5 or 2:pool. Received: {text!r}"
+        ) from None
+
+
+def _parse_step(text: str) -> tuple[int, str, float]:
+    block, _, amount = text.partition(":")
+    if amount == "pool":
+        return int(block), "pool", 2
+    return int(block), "prune", float(amount)
+
+
 def check_reductions(
     value: Any, depth: int, grid: tuple[int, int]
 ) -> tuple[tuple[int, str, float], ...]:
     """`reduce_tokens` as tuples of plain numbers.
 
+    Args:
+        value: As of `place_reductions`.
+        depth: Number of blocks.
+        grid: Patches along the height and along the width.
+
     Raises:
         ValueError: If a block, a kind or an amount is out of its range, or the grid
             can't be pooled.
     """
+    value = place_reductions(value, depth)
     listed = [
         check_sequence("each of reduce_tokens", it)
         for it in check_sequence("reduce_tokens", value)

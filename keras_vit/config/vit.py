@@ -58,7 +58,8 @@ class ViTConfig(Preprocessing):
         reduce_tokens: Where the model goes on with fewer tokens, behind the attention
             of a block, from 0: `(3, "prune", 0.7)` keeps the 0.7 of the patches that
             attention takes most from and fuses the others into one token,
-            `(3, "pool", 2)` averages squares of 2 x 2 patches.
+            `(3, "pool", 2)` averages squares of 2 x 2 patches. In short, `0.7` prunes
+            in three blocks and `"pool"` pools before the middle.
         pool: `"token"`, `"mean"` (patch tokens only), `"token_and_mean"` (the one
             after the other, 2 d wide), `"map"` (multi-head attention pooling) or
             `"sequence"`.
@@ -97,7 +98,7 @@ class ViTConfig(Preprocessing):
     drop_path: float = 0.0
     patch_dropout: float = 0.0
     layer_scale: float | None = None
-    reduce_tokens: tuple[tuple[int, str, float], ...] = ()
+    reduce_tokens: tuple[tuple[int, str, float], ...] | float | str = ()
     pool: str = "token"
     norm_after_pool: bool = False
     head_hidden: tuple[int, ...] = ()

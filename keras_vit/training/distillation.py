@@ -1,4 +1,4 @@
-"""Training with a teacher: the distillation token learns what the teacher answers."""
+"""Training with a teacher: what it answers is learnt beside the labels."""
 
 import hashlib
 
@@ -11,15 +11,17 @@ from keras_vit.training.recipes import TrainingRecipe
 
 
 class Student(keras.Model):
-    """A model whose class token learns from labels and whose distillation token from
-    another model.
+    """A model that learns from labels and from another model's answers.
+
+    With a distillation token that token learns the answers and the class token the
+    labels, each by a head of its own; without one, the head learns both.
 
     It shares its layers with `student`, is compiled and fitted in its place, and is not
     saved itself. Validation sees what the student's users will see: the mean of the two
     heads, against labels.
 
     Args:
-        student: Built by `build_vit` with a distillation token.
+        student: Built by `build_vit`.
         teacher: Any functional or sequential model from the same images, pixels in
             0..255, to logits or probabilities of the same classes; see `check_teacher`.
         recipe: Its `distillation`, `temperature` and `teacher_weight`.
@@ -31,11 +33,13 @@ class Student(keras.Model):
     def __init__(
         self, student: keras.Model, teacher: keras.Model, recipe: TrainingRecipe
     ):
-        heads = [
-            student.get_layer(name).output for name in ("head", "head_distillation")
-        ]
-        super().__init__(student.input, [student.output, *heads])
-        self._probabilities = config_of(student).head_output == "softmax"
+        config = config_of(student)
+        by_label = by_teacher = student.get_layer("head").output
+        if config.distillation_token:
+            by_teacher = student.get_layer("head_distillation").output
+        super().__init__(student.input, [student.output, by_label, by_teacher])
+        self._two_heads = config.distillation_token
+        self._probabilities = config.head_output == "softmax"
         self._weight = recipe.teacher_weight
         self._soft = recipe.distillation == "soft"
         self._temperature = recipe.temperature if self._soft else 1.0
@@ -52,8 +56,10 @@ class Student(keras.Model):
         output, by_label, by_teacher = y_pred
         if not training:
             return super().compute_loss(x, y, output, sample_weight, training)
-        if self._probabilities:
+        if self._probabilities and self._two_heads:
             by_label = ops.softmax(by_label)
+        elif self._probabilities:
+            by_teacher = logits_of(by_teacher)
         loss = super().compute_loss(x, y, by_label, sample_weight, training)
         taught = self.teacher_loss(self._answer(x), by_teacher)
         return (1 - self._weight) * loss + self._weight * taught
@@ -87,15 +93,10 @@ def check_teacher(student: keras.Model, teacher: keras.Model) -> None:
     """Checks that one model can teach another.
 
     Raises:
-        ValueError: If the student has no distillation token, or the teacher takes other
-            images, knows other classes, or has no fixed input and output.
+        ValueError: If the teacher takes other images, knows other classes, or has no
+            fixed input and output.
     """
     config = config_of(student)
-    if not config.distillation_token:
-        raise ValueError(
-            "A teacher needs a student with distillation_token=True. Received: a "
-            "student without"
-        )
     taken, given = (
         getattr(teacher, f"{end}_shape", None) for end in ("input", "output")
     )

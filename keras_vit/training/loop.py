@@ -93,8 +93,8 @@ def train(
         seed: Seed of augmentation, dropout and drop path; the model has its first
             weights already.
         teacher: Any functional or sequential model, or its file, that the distillation
-            token learns from as the recipe says; it takes the same images and knows the
-            same classes.
+            token, or else the head, learns from as the recipe says; it takes the same
+            images and knows the same classes.
         origin: Where the model's first weights come from, for `run.json`.
         resume: Whether to go on from the newest checkpoint in `output`. On one CPU the
             end is that of a run which was never interrupted, to the last bit. A run

@@ -20,9 +20,15 @@ from keras_vit.data.folders import SMALL_SIDE
 from keras_vit.data.pipeline import ImageSource
 from keras_vit.files import load_model
 from keras_vit.model import build_vit
-from keras_vit.reuse import with_head, with_image_size
-from keras_vit.training.recipes import TrainingRecipe
+from keras_vit.reuse import config_of, with_fewer_tokens, with_head, with_image_size
+from keras_vit.training.recipes import (
+    FEWER_TOKENS,
+    TRAINING_RECIPES,
+    TrainingRecipe,
+)
 
+# As of `ViTConfig.reduce_tokens`.
+Reductions = float | str | tuple[tuple[int, str, float], ...]
 BATCH_SIZE = 64
 PRECISIONS = ("float32", "mixed_bfloat16")
 PHOTO_SIDE = 224
@@ -52,6 +58,7 @@ class TrainingPlan:
         origin: A `.keras` file to start from, or `None`.
         teacher: A `.keras` file to learn from, or `None`.
         image_size: Height and width for the model of `origin`, or `None` for its own.
+        reduce_tokens: How that goes on with fewer tokens, as of `ViTConfig`, or `None`.
         reasons: Sentences that say what follows from the number of images, and how to
             have it otherwise; none where nothing does.
     """
@@ -64,6 +71,7 @@ class TrainingPlan:
     origin: str | None = None
     teacher: str | None = None
     image_size: tuple[int, int] | None = None
+    reduce_tokens: Reductions | None = None
     reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -82,7 +90,11 @@ class TrainingPlan:
                 return build_vit(self.config)
             names = self.config.class_names
             model = with_head(load_model(self.origin), len(names), names)
-            return with_image_size(model, self.image_size) if self.image_size else model
+            if self.image_size:
+                model = with_image_size(model, self.image_size)
+            if self.reduce_tokens is not None:
+                model = with_fewer_tokens(model, self.reduce_tokens)
+            return model
 
 
 def plan_for(
@@ -94,6 +106,7 @@ def plan_for(
     precision: str = "float32",
     origin: str | None = None,
     teacher: str | None = None,
+    reduce_tokens: Reductions | None = None,
     **given: Any,
 ) -> TrainingPlan:
     """How to train on a data set.
@@ -105,7 +118,9 @@ def plan_for(
         seed: As of `TrainingPlan`.
         precision: As there.
         origin: As there.
-        teacher: As there; the model gets a distillation token.
+        teacher: As there; a new model gets a distillation token.
+        reduce_tokens: As of `ViTConfig`. A trained model then learns from itself with
+            all tokens, where no other teacher is named and it knows the same classes.
         **given: Other arguments of `plan_training`.
 
     Raises:
@@ -115,6 +130,10 @@ def plan_for(
     shape = source.image_shape or source.usual_shape
     if "flip" not in given and shape is None and source.are_grey():
         given["flip"] = False  # scanned pages rather than photographs
+    if origin and reduce_tokens is not None:
+        given.setdefault("recipe", TRAINING_RECIPES[FEWER_TOKENS])
+        if teacher is None and image_size is None and _knows(origin, source):
+            teacher = origin
     plan = plan_training(
         count,
         source.class_names,
@@ -123,16 +142,26 @@ def plan_for(
         trained=origin is not None,
         **given,
     )
-    config = _with_distillation_token(plan.config) if teacher else plan.config
+    config = dataclasses.replace(plan.config, drop_path=drop_path)
+    if teacher and not origin:
+        config = _with_distillation_token(config)
+    if reduce_tokens is not None and not origin:
+        config = dataclasses.replace(config, reduce_tokens=reduce_tokens)
     return dataclasses.replace(
         plan,
-        config=dataclasses.replace(config, drop_path=drop_path),
+        config=config,
         seed=seed,
         precision=precision,
         origin=origin,
         teacher=teacher,
         image_size=image_size if origin else None,
+        reduce_tokens=reduce_tokens if origin else None,
     )
+
+
+def _knows(origin: str, source: ImageSource) -> bool:
+    """Whether a model in a file has the classes of a data set."""
+    return config_of(load_model(origin)).class_names == tuple(source.class_names)
 
 
 def plan_again(
@@ -143,6 +172,7 @@ def plan_again(
     image_size: tuple[int, int] | None = None,
     resize: str | None = None,
     drop_path: float | None = None,
+    reduce_tokens: Reductions | None = None,
     recipe: TrainingRecipe | None = None,
     batch_size: int | None = None,
     **given: Any,
@@ -158,6 +188,7 @@ def plan_again(
         image_size: As there.
         resize: As there.
         drop_path: As of `plan_for`.
+        reduce_tokens: As there.
         recipe: As of `plan_training`.
         batch_size: As there.
         **given: Other fields of the plan or of the recipe.
@@ -174,13 +205,14 @@ def plan_again(
     config = _restore(ViTConfig, stored["config"])
     resize, size = resize or config.resize, image_size or config.image_size
     drop_path = config.drop_path if drop_path is None else drop_path
+    if reduce_tokens is None:
+        reduce_tokens = config.reduce_tokens
     if variant:
         shape = source.class_names, source.image_shape or source.usual_shape
         config = new_config(*shape, variant, size, resize)
         config = _with_distillation_token(config) if own.get("teacher") else config
-    config = dataclasses.replace(
-        config, image_size=size, resize=resize, drop_path=drop_path
-    )
+    changes = {"image_size": size, "resize": resize, "drop_path": drop_path}
+    config = dataclasses.replace(config, **changes, reduce_tokens=reduce_tokens)
     recipe = recipe or _restore(TrainingRecipe, stored["recipe"])
     wanted = stored.get("batch_size", BATCH_SIZE) if batch_size is None else batch_size
     batch_size = min(wanted, source.splits["train"].count)
@@ -189,6 +221,7 @@ def plan_again(
         recipe=_with_fields(recipe, batch_size, **given),
         batch_size=batch_size,
         image_size=size if own.get("origin") else None,
+        reduce_tokens=config.reduce_tokens if own.get("origin") else None,
         **own,
     )
 

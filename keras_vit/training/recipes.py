@@ -188,6 +188,17 @@ TRAINING_RECIPES: dict[str, TrainingRecipe] = {
         mixup=0.8,
         cutmix=1.0,
     ),
+    # Ours: a trained model goes on with fewer tokens, and learns from itself with all.
+    "fewer_tokens": TrainingRecipe(
+        epochs=5,
+        learning_rate=5e-4,
+        layer_decay=1.0,
+        ema_momentum=0.0,
+        label_smoothing=0.0,
+        translation=0.0,
+        distillation="soft",
+        temperature=1.0,
+    ),
     # The head alone: https://arxiv.org/abs/2111.06377, appendix A.2, with AdamW.
     "linear_probe": TrainingRecipe(
         epochs=30,
@@ -202,4 +213,5 @@ TRAINING_RECIPES: dict[str, TrainingRecipe] = {
 }
 DEFAULT_RECIPE = "small"
 # These make nothing of first weights that are random.
-OF_TRAINED_MODELS = ("finetune", "linear_probe")
+OF_TRAINED_MODELS = ("finetune", "fewer_tokens", "linear_probe")
+FEWER_TOKENS = "fewer_tokens"

@@ -97,18 +97,16 @@ def estimated_memory(config: ViTConfig, parameters: int, batch_size: int) -> int
     what the backward pass reads: of a block the tokens before and after each norm and
     dense layer, twice the attention weights, and the convolutions of the stem.
     """
-    n, d, m = (
-        config.num_patches + config.num_prefix_tokens,
-        config.width,
-        config.mlp_dim,
+    d, m = config.width, config.mlp_dim
+    blocks = sum(
+        n * (10 * d + 2 * m) + 2 * config.num_heads * n * n for n in config.token_counts
     )
-    block = n * (10 * d + 2 * m) + 2 * config.num_heads * n * n
     height, width = config.image_size
     stem = sum(
         2.5 * filters * height * width / 4**index
         for index, filters in enumerate(config.stem)
     )
-    an_image = height * width * config.channels + stem + config.depth * block
+    an_image = height * width * config.channels + stem + blocks
     arrays = 5 * parameters + PEAK_FACTOR * an_image * batch_size
     return round(OVERHEAD_BYTES + 4 * arrays)
 

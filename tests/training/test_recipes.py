@@ -31,6 +31,8 @@ SAMPLED = [
     ("deit", "mixed_bfloat16", "compact"),
     ("finetune", "float32", "compact3"),
     ("finetune", "mixed_bfloat16", "nano"),
+    ("fewer_tokens", "float32", "nano"),
+    ("fewer_tokens", "mixed_bfloat16", "micro"),
     ("linear_probe", "float32", "S"),
     ("linear_probe", "mixed_bfloat16", "B"),
 ]

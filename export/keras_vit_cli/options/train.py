@@ -15,8 +15,8 @@ def add_train(commands) -> None:
     add_dataset(train, required=False)
     train.add_argument(
         "--recipe",
-        help="small (default), scratch_small, deit, augreg, finetune or linear_probe; "
-        "the options below change it",
+        help="small (default), scratch_small, deit, augreg, finetune, fewer_tokens or "
+        "linear_probe; the options below change it",
     )
     add_path(
         train,
@@ -85,13 +85,23 @@ def _add_changes(train) -> None:
         "of earlier blocks for less (default: 0; DeiT and CCT take 0.1)",
     )
     train.add_argument(
+        "--reduce",
+        dest="reduce_tokens",
+        metavar="TOKENS",
+        help="go on with fewer tokens, which is quicker: 0.7 keeps the 0.7 of the "
+        "patches that attention takes most from, in three blocks, pool averages squares "
+        "of 2 x 2; in blocks of your own 1:0.5,2:0.5 or 1:pool. With --from a few "
+        "epochs, and the model itself as the teacher",
+    )
+    train.add_argument(
         "--precision", help="float32 (default) or mixed_bfloat16, of the computations"
     )
     add_path(
         train,
         "--teacher",
         "KERAS",
-        "a .keras file whose answers are learnt too, by a distillation token",
+        "a .keras file whose answers are learnt too, in a new model by a distillation "
+        "token",
     )
     train.add_argument(
         "--distillation",
