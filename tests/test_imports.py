@@ -47,6 +47,7 @@ WINGS = (
     "keras_vit_export.doubts",
     "keras_vit_export.report",
     "keras_vit_export",
+    "keras_vit_export.speedup",
     "keras_vit_cli",
 )
 

@@ -60,8 +60,7 @@ def data_for(
     Its `test` images are those that figures are of, which is told: of a split, if one is
     asked for. Of a folder that the model was not trained on they are all if `whole`.
     """
-    source = asked.open("test" if whole else "refuse")
-    source = _match_classes(classifier, source, model)
+    source = source_for(classifier, model, asked, "test" if whole else "refuse")
     records = known_records({KEY: classifier.trained_on})
     reported = choose_part(source, split, model, records, whole=whole)
     for line in reported.words:
@@ -69,6 +68,16 @@ def data_for(
     return source.load(
         Preprocessing(**classifier.preprocessing), reported=reported.part
     )
+
+
+def source_for(
+    classifier: AnyClassifier,
+    model: pathlib.Path,
+    asked: AskedData,
+    few: str = "refuse",
+) -> ImageSource:
+    """The data set, with its classes in a model's order; both must mean the same."""
+    return _match_classes(classifier, asked.open(few), model)
 
 
 def _match_classes(

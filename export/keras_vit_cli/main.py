@@ -18,6 +18,7 @@ from keras_vit_cli.options.export import (
     add_evaluate,
     add_export,
     add_inspect,
+    add_speedup,
 )
 from keras_vit_cli.options.train import add_train
 from keras_vit_cli.options.use import add_classify, add_explain, add_web
@@ -114,6 +115,7 @@ def _parser() -> _Parser:
     add_train(commands)
     add_evaluate(commands)
     add_export(commands)
+    add_speedup(commands)
     add_inspect(commands)
     add_benchmark(commands)
     add_classify(commands)

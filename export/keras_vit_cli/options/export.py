@@ -43,6 +43,54 @@ def add_evaluate(commands) -> None:
     add_json(evaluate)
 
 
+def add_speedup(commands) -> None:
+    """A model -> the fastest file that loses little."""
+    speedup = commands.add_parser(
+        "speedup",
+        help="find the fastest .tflite of a model within a budget of top-1: smaller "
+        "images, larger patches, pooled and pruned tokens",
+    )
+    add_model(speedup, "a .keras")
+    add_dataset(speedup, required=True)
+    add_path(
+        speedup,
+        "--output",
+        "RUN",
+        "new folder: trials, front.png, and what was taken as model.tflite with its "
+        "report and model.keras",
+        required=True,
+    )
+    speedup.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="percentage points of top-1 on validation images that may be lost; if "
+        "nothing keeps to it, no file is written, exit status 3 (default: %(default)s)",
+    )
+    speedup.add_argument(
+        "--target",
+        metavar="SPEED",
+        help="how fast it must be: 2x, beside the model as it came, or milliseconds; "
+        "then the most accurate that is (default: as fast as can be)",
+    )
+    speedup.add_argument(
+        "--train",
+        action="store_true",
+        help="train what loses too much as it is, with the model itself as the teacher",
+    )
+    speedup.add_argument(
+        "--epochs", type=int, help="of each training (default: the recipe's, 5)"
+    )
+    speedup.add_argument(
+        "--continue",
+        action="store_true",
+        dest="go_on",
+        help="go on with the search in that folder; what was tried counts",
+    )
+    add_seed_and_json(speedup)
+
+
 def add_export(commands) -> None:
     """A model -> a `.tflite`."""
     export = commands.add_parser("export", help="write a checked .tflite")
