@@ -74,7 +74,7 @@ def count_kept(keep: float, patches: int) -> int:
     return min(max(round(keep * patches), 1), patches - 1)
 
 
-def place_reductions(
+def _place(
     value: Any, depth: int
 ) -> tuple[tuple[int, str, float], ...] | Any:
     """`reduce_tokens` with its short forms at their usual places, else as it came.
@@ -125,7 +125,7 @@ def check_reductions(
     """`reduce_tokens` as tuples of plain numbers.
 
     Args:
-        value: As of `place_reductions`.
+        value: As given to `ViTConfig`.
         depth: Number of blocks.
         grid: Patches along the height and along the width.
 
@@ -133,7 +133,7 @@ def check_reductions(
         ValueError: If a block, a kind or an amount is out of its range, or the grid
             can't be pooled.
     """
-    value = place_reductions(value, depth)
+    value = _place(value, depth)
     listed = [
         check_sequence("each of reduce_tokens", it)
         for it in check_sequence("reduce_tokens", value)

@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from keras_vit.pictures import save_figure
@@ -49,22 +50,7 @@ def draw_front(
         color="0.6",
         zorder=1,
     )
-    named = set()
-    for trial in trials:
-        marker, color, words = _KINDS.get(trial.variant.kind, _TOGETHER)
-        filled = trial.epochs or not trial.variant.kind
-        axes.scatter(
-            trial.latency_ms,
-            max(100 * trial.top1, floor),
-            s=60,
-            marker=marker,
-            edgecolors=color,
-            facecolors=color if filled else "white",
-            label=None if words in named else words,
-            clip_on=False,
-            zorder=3,
-        )
-        named.add(words)
+    _draw_trials(axes, trials, floor)
     if chosen is not None:
         place = chosen.latency_ms, 100 * chosen.top1
         ring = {"facecolors": "none", "edgecolors": "tab:red", "label": "taken"}
@@ -93,3 +79,22 @@ def draw_front(
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_figure(figure, path)
+
+
+def _draw_trials(axes: Axes, trials: Sequence[Trial], floor: float) -> None:
+    named = set()
+    for trial in trials:
+        marker, color, words = _KINDS.get(trial.variant.kind, _TOGETHER)
+        filled = trial.epochs or not trial.variant.kind
+        axes.scatter(
+            trial.latency_ms,
+            max(100 * trial.top1, floor),
+            s=60,
+            marker=marker,
+            edgecolors=color,
+            facecolors=color if filled else "white",
+            label=None if words in named else words,
+            clip_on=False,
+            zorder=3,
+        )
+        named.add(words)
