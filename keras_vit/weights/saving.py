@@ -64,6 +64,7 @@ def _check_expressible(config: ViTConfig) -> None:
     distilled = config.distillation_token
     unknown = {
         "stem": config.stem != (),
+        "reduce_tokens": config.reduce_tokens != (),
         "head_hidden": config.head_hidden != (),
         "pool": config.pool not in ("token", "mean"),
         "num_registers": distilled and config.num_registers > 0,
@@ -76,8 +77,8 @@ def _check_expressible(config: ViTConfig) -> None:
     ]
     if found:
         raise ValueError(
-            "timm's Vision Transformers have no convolutional stem, no hidden layers in "
-            "the head, and pool by token or mean; those with a distillation token have "
+            "timm's Vision Transformers have no convolutional stem, go on with all tokens, "
+            "have no hidden layers in the head, and pool by token or mean; those with a distillation token have "
             "positions for all tokens, no registers, no SwiGLU, and the norm before the "
             f"pool. Received: {', '.join(found)}"
         )

@@ -60,6 +60,7 @@ def test_other_positions_come_back_as_the_same_function(
     "fields",
     [
         {"stem": (4,)},
+        {"reduce_tokens": ((0, "prune", 0.5),), "depth": 3},
         {"head_hidden": (5,)},
         {"pool": "sequence", "class_token": False},
         {"pool": "token_and_mean"},
