@@ -74,9 +74,7 @@ def count_kept(keep: float, patches: int) -> int:
     return min(max(round(keep * patches), 1), patches - 1)
 
 
-def _place(
-    value: Any, depth: int
-) -> tuple[tuple[int, str, float], ...] | Any:
+def _place(value: Any, depth: int) -> tuple[tuple[int, str, float], ...] | Any:
     """`reduce_tokens` with its short forms at their usual places, else as it came.
 
     A number prunes in the blocks behind a quarter, a half and three quarters of the
