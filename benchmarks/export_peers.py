@@ -5,9 +5,10 @@
 
 Prints the machine and the versions, how far the logits of every float32 model are from
 those of the Keras model, and for each model size and number of threads two Markdown
-tables: all candidates (median milliseconds of one image, the lowest and the highest
-round, how many times as fast as KerasHub in float32 and in dynamic int8, size), and the
-comparisons that this project watches.
+tables: all candidates, some of this exporter's with fewer tokens or smaller images
+(median milliseconds of one image, the lowest and the highest round, how many times as
+fast as KerasHub in float32 and in dynamic int8, size), and the comparisons that this
+project watches.
 
 All models have the same weights and run in one process, in turn, in a new order every
 round. A candidate's figure is the median of its rounds, a round's the median of its
@@ -114,6 +115,8 @@ def build(
     model = peers.reference_model(config)
     images = peers.smooth_images(CALIBRATION_IMAGES, config.image_size[0])
     candidates = list(peers.recipe_candidates(model, recipes, images))
+    if peers.FASTER_RECIPE in recipes:
+        candidates += peers.faster_candidates(model, images)
     for peer in chosen:
         candidates += peer.build(model, images)
     shown = images[:PARITY_IMAGES].astype("float32")
@@ -218,6 +221,7 @@ def comparisons(medians: Medians) -> list[tuple[str | None, str | None]]:
         (int8, peers.ONNX_INT8),
         (int8, peers.TFLITE_INT8),
         (int8, peers.FLOOR),
+        *((name, hub_int8) for name in peers.FASTER if name in medians),
     ]
     # dynamic_int8 may be the fastest itself.
     return list(dict.fromkeys(pairs))
