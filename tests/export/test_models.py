@@ -10,8 +10,9 @@ from keras_vit_export.graph.convert import convert_as_it_is, read_origin
 from keras_vit_export.keras_classifier import KerasClassifier
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 
-from keras_vit import build_vit, config, config_of
+from keras_vit import build_vit, config_of
 from keras_vit import model as models
+from keras_vit.config import vit as config
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
