@@ -41,7 +41,7 @@ def answered(request, made, found, tmp_path_factory):
         found[runtime] = runtime.missing
         pytest.skip(f"{runtime.name}: {runtime.missing}")
     found[runtime] = measure(runtime, made, tmp_path_factory.mktemp("runtime"))
-    return runtime, found[runtime].results
+    return runtime, found[runtime]
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -22,25 +22,36 @@ import keras_vit
 from keras_vit.data import from_arrays
 
 COUNT = 200
+_SHORT = keras_vit.TrainingRecipe(epochs=2, learning_rate=5e-4, distillation="soft")
 # Recipes whose file is another with `--compat 2.14`, and the name of that file.
 COMPATIBLE = {name: f"{name}, compat" for name in ("dynamic_int8", "fast_int8")}
 # One whose attention's weights are lifted, whether that pays or not.
 LIFTED = "static_int8, lifted"
 FILES = (*QUANTIZATION_RECIPES, *COMPATIBLE.values(), LIFTED)
+# The same model with fewer tokens, in every recipe that it can be had in.
+REDUCTIONS = {"pooled": ((0, "pool", 2),), "pruned": ((0, "prune", 0.5),)}
+REDUCED = {
+    kind: tuple(
+        f"{recipe}, {kind}"
+        for recipe in QUANTIZATION_RECIPES
+        if (kind, recipe) != ("pruned", "full_int8")
+    )
+    for kind in REDUCTIONS
+}
 # The image files are smaller than the model's input, and larger. The larger ones have
 # the smaller ones' pixels as squares: whoever shrinks them without averaging shows it.
 SCALES = {"smaller": 1, "larger": 4}
 
 
 def recipe_of(name: str) -> QuantizationRecipe:
-    """The recipe of one of `FILES`."""
+    """The recipe of one of `FILES` or of `REDUCED`."""
     return QUANTIZATION_RECIPES[name.partition(",")[0]]
 
 
 def make(folder: pathlib.Path) -> None:
     """Trains, exports and writes all that the runtimes are compared on.
 
-    Writes `RECIPE.tflite`; `arrays.npy`, the smaller files' images as the model takes
+    Writes `RECIPE.tflite`, and `RECIPE, pooled.tflite` and so on; `arrays.npy`, the smaller files' images as the model takes
     them; `smaller/` and `larger/` with the image files; `keras.npz`, Keras'
     probabilities for each of the three; and `about.json`.
     """
@@ -71,6 +82,19 @@ def make(folder: pathlib.Path) -> None:
         if scale == "smaller":
             np.save(folder / "arrays.npy", fitted)
             expected["arrays"] = expected[scale]
+    for kind, steps in REDUCTIONS.items():
+        reduced = keras_vit.with_fewer_tokens(model, steps)
+        keras_vit.train(reduced, data, _SHORT, teacher=model, verbose=0)
+        exporter = Exporter(reduced, data)
+        recipes = {name: recipe_of(name).name for name in REDUCED[kind]}
+        files, _ = exporter.check(
+            {name: exporter.convert(recipe) for name, recipe in recipes.items()},
+            ("cpu",),
+        )
+        for name, content in files.items():
+            (folder / f"{name}.tflite").write_bytes(content)
+        arrays = np.load(folder / "arrays.npy")
+        expected[kind] = KerasClassifier(reduced).probabilities(arrays)
     np.savez(folder / "keras.npz", **expected)
     about = {
         "data": name,

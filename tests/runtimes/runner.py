@@ -1,8 +1,8 @@
-"""Runs one model on one kind of runtime: `runner.py KIND MODEL FOLDER RESULT`.
+"""Runs a model on one kind of runtime: `runner.py KIND MODEL FOLDER RESULT [FILES ...]`.
 
 In the Python of the runtime's own environment, where there is no TensorFlow, and in a
 process for each model, since a runtime may crash. `RESULT` is JSON: `"probabilities"` of
-the arrays and of the image files in `FOLDER`, the median `"ms"` of an array, the
+the arrays, and of the image files in these folders of `FOLDER`, the median `"ms"` of an array, the
 `"distance"` from the answer in the file's self-test, and what was `"left"` to the CPU.
 """
 
@@ -160,7 +160,7 @@ def _distance(model, runtime, shape):
     return test.judge(row).distance
 
 
-def main(kind, model, folder, result):
+def main(kind, model, folder, result, *kinds):
     folder = pathlib.Path(folder)
     model = pathlib.Path(model)
     runtime = KINDS[kind](model)
@@ -173,7 +173,7 @@ def main(kind, model, folder, result):
         row = runtime.run(image)
         times.append(1000 * (time.perf_counter() - begin))
         probabilities["arrays"].append(row)
-    for files in ("smaller", "larger"):
+    for files in kinds:
         paths = sorted((folder / files).iterdir())
         probabilities[files] = [runtime.run(runtime.open(path)) for path in paths]
     lists = {name: np.asarray(it).tolist() for name, it in probabilities.items()}

@@ -15,7 +15,7 @@ import chromium
 import numpy as np
 from keras_vit_cli import web
 
-from .material import FILES, LIFTED
+from .material import FILES, LIFTED, REDUCED
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / ".venv-devices"
@@ -171,10 +171,17 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A runtime's version and its result on each file."""
+    """A runtime's version and its result on each file.
+
+    Attributes:
+        version: Of its package.
+        results: By name of the file, of `FILES`.
+        reduced: The same of the models with fewer tokens, given arrays alone.
+    """
 
     version: str
     results: dict[str, Result]
+    reduced: dict[str, Result]
 
 
 def measure(
@@ -193,19 +200,26 @@ def measure(
             version, answer = _browser(stack, runtime.accelerator, material, scratch)
         else:
             version, answer = _version(runtime), _process(runtime, material, scratch)
-        results = {name: _compared(answer(name), expected) for name in FILES}
-    return Measured(version, results)
+        results = {
+            name: _compared(answer(name, GIVEN), {it: expected[it] for it in GIVEN})
+            for name in FILES
+        }
+        reduced = {
+            name: _compared(answer(name, ("arrays",)), {"arrays": expected[kind]})
+            for kind, names in REDUCED.items()
+            for name in names
+        }
+    return Measured(version, results, reduced)
 
 
-def _compared(answer: dict | str, expected) -> Result:
+def _compared(answer: dict | str, expected: dict[str, np.ndarray]) -> Result:
     if isinstance(answer, str):
         return Result(reason=answer)
     agreement, difference = {}, {}
-    for given in GIVEN:
+    for given, rows in expected.items():
         found = np.array(answer["probabilities"][given])
-        same = found.argmax(1) == expected[given].argmax(1)
-        agreement[given] = float(same.mean())
-        difference[given] = float(np.abs(found - expected[given]).max())
+        agreement[given] = float((found.argmax(1) == rows.argmax(1)).mean())
+        difference[given] = float(np.abs(found - rows).max())
     told = {key: answer[key] for key in ("ms", "distance", "left")}
     return Result("", agreement, difference, **told)
 
@@ -218,17 +232,18 @@ def _version(runtime: Runtime) -> str:
 
 
 def _process(runtime, material, scratch):
-    """A function from a file's name to what `runner.py` found, or why it failed."""
+    """A function from a file's name, and what it is given, to what `runner.py` found,
+    or why it failed."""
     paths = {"PYTHONPATH": f"{ROOT}:{ROOT / 'export'}"}
     environment = os.environ | runtime.variables | paths
     result = scratch / "result.json"
 
-    def answer(name):
+    def answer(name, kinds):
         result.unlink(missing_ok=True)
         runner = ROOT / "tests/runtimes/runner.py"
         model = material / f"{name}.tflite"
         run = subprocess.run(
-            [runtime.python, runner, runtime.kind, model, material, result],
+            [runtime.python, runner, runtime.kind, model, material, result, *kinds[1:]],
             env=environment,
             capture_output=True,
             text=True,
@@ -275,7 +290,8 @@ return answers;
 
 def _browser(stack, accelerator, material, scratch):
     """Versions, and a function like `_process`'s, in the modules of our page."""
-    paths = [material / f"{name}.tflite" for name in FILES]
+    names = [*FILES, *(name for names in REDUCED.values() for name in names)]
+    paths = [material / f"{name}.tflite" for name in names]
     site = web.page(web.FOLDER) | web.models(paths)
     urls = {
         pathlib.Path(it["name"]).stem: f"/{it['url']}"
@@ -291,8 +307,9 @@ def _browser(stack, accelerator, material, scratch):
         for name in GIVEN[1:]
     }
 
-    def answer(name):
-        found = chromium.run(driver, _SCRIPT, accelerator, urls[name], arrays, files)
+    def answer(name, kinds):
+        wanted = {kind: files[kind] for kind in kinds[1:]}
+        found = chromium.run(driver, _SCRIPT, accelerator, urls[name], arrays, wanted)
         if isinstance(found, str):
             return found
         return found | {"ms": float(np.median(found["times"]))}

@@ -7,8 +7,8 @@ import platform
 from keras_vit_export.report.measure import environment
 
 from .layouts import Answers
-from .material import COUNT, FILES, SCALES
-from .runtimes import GIVEN, Measured, Runtime
+from .material import COUNT, FILES, REDUCED, SCALES, recipe_of
+from .runtimes import GIVEN, Measured, Result, Runtime
 
 _HEAD = """\
 # Every runtime
@@ -33,6 +33,13 @@ of 16 bits was not run.
 Milliseconds below are for one image of the model's size on {cores} cores ({machine})
 beside other work: noisy, and under qemu no measure of a device. LiteRT.js and MediaPipe
 choose their threads themselves, the others had one.
+"""
+_REDUCED = """
+## Fewer tokens
+
+The same model with squares of 2 x 2 patches averaged in its first block, or half of them
+pruned there, each trained two epochs more: agreement with its own Keras model.
+
 """
 _LAYOUTS = """
 ## Layout of the tokens, on the GPU
@@ -74,7 +81,27 @@ def write(
         for runtime, found in measured.items()
     ]
     titles = _titles("runtime", *FILES)
-    return "".join([head, titles, *rows, notes, _before_and_after(layouts), *sections])
+    fewer = "".join(_fewer(kind, measured) for kind in REDUCED)
+    layout = _before_and_after(layouts)
+    return "".join([head, titles, *rows, notes, _REDUCED, fewer, layout, *sections])
+
+
+def _fewer(kind: str, measured: dict[Runtime, Measured | str]) -> str:
+    """The table of one reduction."""
+    names = REDUCED[kind]
+    titles = _titles(kind, *(recipe_of(name).name for name in names))
+    rows = [
+        _row(
+            runtime.name,
+            *(
+                _mark(it.reduced[name], recipe_of(name).name in runtime.wrong)
+                for name in names
+            ),
+        )
+        for runtime, it in measured.items()
+        if not isinstance(it, str)
+    ]
+    return "".join([titles, *rows, "\n"])
 
 
 def _before_and_after(layouts: dict[str, Answers] | str) -> str:
@@ -96,11 +123,15 @@ def _before_and_after(layouts: dict[str, Answers] | str) -> str:
 
 
 def _cell(runtime: Runtime, found: Measured, name: str) -> str:
-    result = found.results[name]
+    return _mark(found.results[name], name in runtime.wrong)
+
+
+def _mark(result: Result, wrong: bool) -> str:
+    """Agreement, marked as the notes say."""
     if result.reason:
         return "-"
     agreement = f"{result.agreement['arrays']:.1%}"
-    if name in runtime.wrong:
+    if wrong:
         return f"**{agreement}**"
     return f"*{agreement}*" if result.left else agreement
 
