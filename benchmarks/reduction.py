@@ -65,10 +65,6 @@ VARIANTS = (
 )
 
 
-def name_of(variant: Variant) -> str:
-    return "-".join(str(variant).replace(",", "").split())
-
-
 def load(model: keras.Model, seed: int = 0) -> keras_vit.ImageData:
     """The images in a model's size."""
     source = keras_vit.data.find_source(DATASET)
@@ -116,13 +112,13 @@ def train_all(folder: pathlib.Path, kind: str, seed: int) -> None:
     for variant in VARIANTS:
         same = variant.image_size is None
         model = variant.apply(load_model(folder / "grown/model.keras"))
-        path = folder / name_of(variant)
+        path = folder / variant.name
         train_stage(model, recipe, path, seed, teacher if same else None)
 
 
 def measure(folder: pathlib.Path) -> list[dict]:
     """Points lost and milliseconds of each variant that is trained."""
-    found = {it: folder / name_of(it) for it in VARIANTS}
+    found = {it: folder / it.name for it in VARIANTS}
     found = {it: path for it, path in found.items() if is_finished(path)}
     files, right = {}, {}
     for variant, path in found.items():

@@ -39,9 +39,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Of its files."""
-        words = str(self.variant).replace(",", "").split()
-        trained = f"-{self.epochs}-epochs" if self.epochs else ""
-        return "-".join(words) + trained
+        return self.variant.name + (f"-{self.epochs}-epochs" if self.epochs else "")
 
     def __str__(self) -> str:
         """A line of what was found; the times come later, of all in turn."""
@@ -112,7 +110,7 @@ class Store:
 
     def run_folder(self, variant: Variant) -> pathlib.Path:
         """Where a variant's training run goes."""
-        return self.folder / "trained" / "-".join(str(variant).replace(",", "").split())
+        return self.folder / "trained" / variant.name
 
     def _path(self, trial: Trial) -> pathlib.Path:
         return self.folder / "trials" / f"{trial.name}.tflite"

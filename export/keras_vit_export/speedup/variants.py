@@ -46,6 +46,11 @@ class Variant:
         }
         return "+".join(kind for kind, given in kinds.items() if given)
 
+    @property
+    def name(self) -> str:
+        """Of files and folders: `"pool-2-x-2-in-block-1"`."""
+        return "-".join(str(self).replace(",", "").split())
+
     def __str__(self) -> str:
         """In the words of a table: `"20 x 20 px, keep 0.7 in blocks 2, 3"`."""
         words = []
