@@ -50,17 +50,23 @@ HARD = {
 }
 
 
-def train_nano(seed: int, folder: pathlib.Path) -> None:
-    """`nano/4`, 16 epochs with mirrored images."""
-    keras.utils.set_random_seed(seed)
-    source = keras_vit.data.find_source(DATASET)
-    config = keras_vit.ViTConfig.from_variant(
+def nano_config(class_names: tuple[str, ...], **fields) -> keras_vit.ViTConfig:
+    """`nano/4` for these images."""
+    return keras_vit.ViTConfig.from_variant(
         "nano/4",
         image_size=28,
         channels=1,
         num_classes=10,
-        class_names=source.class_names,
+        class_names=class_names,
+        **fields,
     )
+
+
+def train_nano(seed: int, folder: pathlib.Path) -> None:
+    """`nano/4`, 16 epochs with mirrored images."""
+    keras.utils.set_random_seed(seed)
+    source = keras_vit.data.find_source(DATASET)
+    config = nano_config(source.class_names)
     data = source.load(config, batch_size=128, seed=seed)
     recipe = keras_vit.TrainingRecipe(epochs=16, flip=True)
     keras_vit.train(keras_vit.build_vit(config), data, recipe, output=folder, seed=seed)

@@ -19,7 +19,7 @@ import pathlib
 
 import keras
 import numpy as np
-from accuracy import Parallel
+from accuracy import Parallel, nano_config
 from keras_vit_device.classifier import Classifier
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.report.measure import (
@@ -92,14 +92,7 @@ def train_all(folder: pathlib.Path, kind: str, seed: int) -> None:
     """The model, the same with more patches, and its variants."""
     keras.utils.set_random_seed(seed)
     source = keras_vit.data.find_source(DATASET)
-    config = keras_vit.ViTConfig.from_variant(
-        "nano/4",
-        image_size=28,
-        channels=1,
-        num_classes=10,
-        class_names=source.class_names,
-        **KINDS[kind],
-    )
+    config = nano_config(source.class_names, **KINDS[kind])
     recipe = keras_vit.TrainingRecipe(epochs=EPOCHS[kind], flip=True)
     train_stage(keras_vit.build_vit(config), recipe, folder / "base", seed)
     grown = keras_vit.with_patch_size(load_model(folder / "base/model.keras"), 2)

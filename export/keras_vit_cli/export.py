@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import math
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from keras_vit_device.files import as_json, check_writable, write_json, write_together
 from keras_vit_device.terminal import say
@@ -11,6 +13,7 @@ from keras_vit_export import budget
 from keras_vit_export.exporter import Exporter
 from keras_vit_export.quantization.recipes import QUANTIZATION_RECIPES
 from keras_vit_export.report import page
+from keras_vit_export.report.measure import Report
 from keras_vit_export.report.wording import details
 
 from keras_vit.config import check_choice
@@ -49,18 +52,29 @@ def run(options: argparse.Namespace) -> int:
         "keras_top1": reports["keras"].top1,
         "trials": [dataclasses.asdict(trial) for trial in trials],
     }
-    shown = page.html(reports, f"{options.output.name}, from {options.model.name}")
-    write_together(
-        {
-            options.output: files[name],
-            _beside(options.output, "html"): shown.encode(),
-            _beside(options.output, "json"): as_json(figures),
-        }
-    )
+    write_with_reports(options.output, files[name], reports, figures, options.model)
     write_json(options.json, figures)
     out = options.output
     say(f"Written: '{out}', and its report: '{out}.html', '{out}.json'")
     return 0
+
+
+def write_with_reports(
+    path: pathlib.Path,
+    content: bytes,
+    reports: Mapping[str, Report],
+    figures: dict[str, Any],
+    model: pathlib.Path,
+) -> None:
+    """A file and, beside it, its page and its figures: all of them or none."""
+    shown = page.html(reports, f"{path.name}, from {model.name}")
+    write_together(
+        {
+            path: content,
+            _beside(path, "html"): shown.encode(),
+            _beside(path, "json"): as_json(figures),
+        }
+    )
 
 
 def _check_export(options) -> None:

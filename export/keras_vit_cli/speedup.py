@@ -7,16 +7,9 @@ import re
 from collections.abc import Callable
 
 from keras_vit_device.classifier import Classifier
-from keras_vit_device.files import (
-    as_json,
-    check_writable,
-    new_folder,
-    write_json,
-    write_together,
-)
+from keras_vit_device.files import check_writable, new_folder, write_json
 from keras_vit_device.terminal import say
 from keras_vit_export.exporter import Exporter
-from keras_vit_export.report import page
 from keras_vit_export.report.measure import points_lost, predict
 from keras_vit_export.speedup.drawing import draw_front
 from keras_vit_export.speedup.search import Search
@@ -24,6 +17,7 @@ from keras_vit_export.speedup.trials import Trial, table
 
 from keras_vit.files import save_model
 from keras_vit_cli.data import AskedData, source_for
+from keras_vit_cli.export import write_with_reports
 from keras_vit_cli.inputs import open_keras
 from keras_vit_cli.printing import print_reach, print_table, say_table
 
@@ -122,16 +116,10 @@ def _write(search: Search, chosen: Trial, original, options) -> dict:
         "trials": [dataclasses.asdict(it) for it in search.trials],
     }
     folder = options.output
-    shown = page.html(reports, f"model.tflite, from {options.model.name}")
     save_model(classifier.model, folder / "model.keras")
-    write_together(
-        {
-            folder / "model.tflite": files[chosen.recipe],
-            folder / "model.tflite.html": shown.encode(),
-            folder / "model.tflite.json": as_json(figures),
-        }
-    )
-    say(f"Written: '{folder / 'model.tflite'}', its report, and 'model.keras'")
+    path = folder / "model.tflite"
+    write_with_reports(path, files[chosen.recipe], reports, figures, options.model)
+    say(f"Written: '{path}', its report, and 'model.keras'")
     return figures
 
 

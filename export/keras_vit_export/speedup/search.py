@@ -103,15 +103,19 @@ class Search:
         Args:
             reaches: Whether a trial reaches the target, or `None` if there is none.
         """
-        holding = [it for it in self.trials if it.drop <= self._max_drop]
         if reaches is None:
-            return min(holding, key=lambda it: it.latency_ms, default=None)
-        return min(filter(reaches, holding), key=lambda it: it.drop, default=None)
+            return min(self._holding, key=lambda it: it.latency_ms, default=None)
+        return min(filter(reaches, self._holding), key=lambda it: it.drop, default=None)
+
+    @property
+    def _holding(self) -> list[Trial]:
+        """Trials that keep to the budget."""
+        return [it for it in self.trials if it.drop <= self._max_drop]
 
     def missed(self) -> list[Trial]:
         """Trials that are faster than all that hold, fastest first."""
-        held = [it.latency_ms for it in self.trials if it.drop <= self._max_drop]
-        faster = [it for it in self.trials if it.latency_ms < min(held, default=np.inf)]
+        held = min((it.latency_ms for it in self._holding), default=np.inf)
+        faster = [it for it in self.trials if it.latency_ms < held]
         return sorted(faster, key=lambda it: it.latency_ms)
 
     def classifier_of(self, trial: Trial) -> KerasClassifier:
@@ -232,18 +236,13 @@ class Search:
                     break
 
     def _fastest_ms(self, kind: str) -> float:
-        times = (
-            it.latency_ms
-            for it in self.trials
-            if it.variant.kind == kind and it.drop <= self._max_drop
-        )
+        times = (it.latency_ms for it in self._holding if it.variant.kind == kind)
         return min(times, default=np.inf)
 
     def _try_together(self, trains: bool) -> None:
         """The fastest smaller grid that holds, with the fastest reduction that does."""
-        holding = [it for it in self.trials[1:] if it.drop <= self._max_drop]
-        grids = [it for it in holding if it.variant.kind in ("size", "patch")]
-        reduced = [it for it in holding if it.variant.kind in ("pool", "prune")]
+        grids = [it for it in self._holding if it.variant.kind in ("size", "patch")]
+        reduced = [it for it in self._holding if it.variant.kind in ("pool", "prune")]
         if not grids or not reduced:
             return
         first, second = (

@@ -59,7 +59,7 @@ class Store:
     """A folder that a search writes what it finds into, and may be gone on with.
 
     Args:
-        folder: Where; it exists.
+        folder: Where; made if it is not there.
         settings: What must be the same for the trials to count.
 
     Raises:
