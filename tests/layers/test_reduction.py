@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_vit
 from keras_vit import layers
@@ -83,8 +84,6 @@ def test_keeping_all_changes_nothing(tokens, weights):
 
 
 def test_what_is_kept_trains_and_what_is_fused_trains_less(tokens, weights):
-    import tensorflow as tf
-
     layer = layers.PruneTokens(0.5, PREFIX)
     x = tf.constant(tokens)
     with tf.GradientTape() as tape:
@@ -109,19 +108,30 @@ def test_a_grid_that_the_side_does_not_divide_is_refused():
         layers.PoolTokens((4, 7))
 
 
+@pytest.fixture
+def xla(request):
+    """Whether steps are compiled; those that are not run operation by operation."""
+    tf.config.run_functions_eagerly(not request.param)
+    yield request.param
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "xla"),
     [
-        {},
-        {"num_registers": 2, "patch_dropout": 0.3},
-        {"class_token": False, "pool": "mean", "norm_after_pool": True},
-        {"distillation_token": True},
-        {"pool": "map"},
-        {"pool": "sequence", "class_token": False},
-        {"pool": "token_and_mean"},
+        ({}, False),
+        ({"num_registers": 2, "patch_dropout": 0.3}, True),
+        ({"class_token": False, "pool": "mean", "norm_after_pool": True}, False),
+        ({"distillation_token": True}, False),
+        ({"pool": "map"}, True),
+        ({"pool": "sequence", "class_token": False}, False),
+        ({"pool": "token_and_mean"}, False),
     ],
+    indirect=["xla"],
 )
-def test_models_of_every_kind_train_with_fewer_tokens(fields, tiny, rng, randomize):
+def test_models_of_every_kind_train_with_fewer_tokens(
+    fields, xla, tiny, rng, randomize
+):
     """Also compiled by XLA, and with the first tokens alone in the last block."""
     steps = ((0, "pool", 2), (1, "prune", 0.5))
     if "patch_dropout" in fields:
@@ -133,7 +143,7 @@ def test_models_of_every_kind_train_with_fewer_tokens(fields, tiny, rng, randomi
         for block in (1, 2)
     }
     assert counts <= {config.token_counts[2], None}
-    model.compile("sgd", "mse", jit_compile=True)
+    model.compile("sgd", "mse", jit_compile=xla)
     before = [it.copy() for it in model.get_weights()]
     images = rng.uniform(0, 255, (4, 16, 16, 3)).astype("float32")
     loss = model.fit(images, np.ones((4, 3)), verbose=0).history["loss"][0]

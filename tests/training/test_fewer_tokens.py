@@ -12,6 +12,7 @@ from keras_vit.training.distillation import Student, logits_of
 from keras_vit.training.plan import plan_again, plan_for
 from keras_vit.training.recipes import TRAINING_RECIPES
 from keras_vit.training.runs.settings import read_settings
+from tests.conftest import pictures_off
 
 STEPS = ((0, "prune", 0.5),)
 
@@ -65,16 +66,10 @@ def test_a_reduced_model_learns_and_its_run_goes_on(
     origin = trained("across", "down")
     plan = plan_for(source, origin=origin, reduce_tokens=0.5, epochs=1)
     data = source.load(config_of(plan.build()), batch_size=16)
-    model = plan.build()
-    run = keras_vit.train(
-        model,
-        data,
-        plan.recipe,
-        output=tmp_path / "run",
-        teacher=plan.teacher,
-        origin=origin,
-        verbose=0,
-    )
+    fixed = {"output": tmp_path / "run", "origin": origin, "verbose": 0}
+    short = dataclasses.replace(plan.recipe, passes=1)
+    with pictures_off():
+        run = keras_vit.train(plan.build(), data, short, teacher=plan.teacher, **fixed)
     assert np.isfinite(run.history["loss"]).all()
     kept = keras.saving.load_model(tmp_path / "run/model.keras")
     assert config_of(kept).reduce_tokens == ((0, "prune", 0.5), (1, "prune", 0.5))
@@ -83,16 +78,16 @@ def test_a_reduced_model_learns_and_its_run_goes_on(
     assert again.reduce_tokens == config_of(kept).reduce_tokens
     assert again.teacher == origin
     assert config_of(again.build()) == config_of(kept)
-    keras_vit.train(
-        again.build(),
-        data,
-        again.recipe,
-        output=tmp_path / "run",
-        teacher=again.teacher,
-        origin=origin,
-        resume=True,
-        verbose=0,
-    )
+    with pictures_off():
+        run = keras_vit.train(
+            again.build(),
+            data,
+            again.recipe,
+            teacher=again.teacher,
+            resume=True,
+            **fixed,
+        )
+    assert len(run.history["loss"]) == 2
 
 
 @pytest.mark.parametrize("output", ["logits", "softmax"])
