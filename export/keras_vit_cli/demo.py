@@ -9,7 +9,8 @@ from keras_vit_device.terminal import say
 from keras_vit_export.exporter import export_all
 
 from keras_vit.data import ImageSource, find_source
-from keras_vit.training.plan import TrainingPlan, new_config
+from keras_vit.training.defaults import new_config
+from keras_vit.training.plan import TrainingPlan
 from keras_vit.training.recipes import TrainingRecipe
 from keras_vit_cli.options.export import DEMO_EPOCHS
 from keras_vit_cli.printing import print_reach, print_table

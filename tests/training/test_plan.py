@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from keras_vit import plan_training
-from keras_vit.training.plan import FEW_PHOTOS, LEAST_STEPS, new_config
+from keras_vit.training.defaults import FEW_PHOTOS, LEAST_STEPS, new_config
 from keras_vit.training.recipes import TRAINING_RECIPES, TrainingRecipe
 
 NAMES = ("circle", "square", "triangle")
