@@ -200,7 +200,7 @@ STUDIES = {
         functools.partial(make_nano, seed=seed, **kind),
         load_all,
         NANO,
-        {"epochs": 2},
+        {"epochs": 1, "learning_rate": 5e-4},
         seed=seed,
     )
     for seed in (0, 1)
