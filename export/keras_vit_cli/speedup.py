@@ -84,12 +84,12 @@ def _say_what_is_left(search: Search, options) -> None:
     missed = [it for it in search.missed() if not it.epochs]
     if options.train or not missed:
         return
-    recipe = search.plan.recipe
+    epochs = search.plan.recipe.epochs
     say(
-        f"{len(missed)} are faster than all that hold, up to {missed[0].ratio:.1f} times "
-        "as fast as the model, and lose too much as they are. A few epochs win much of "
-        f"that back, of pooling and pruning most: --train tries {recipe.epochs} of each, "
-        "from the slowest on."
+        f"Faster than all that hold, and too inaccurate as they are: {len(missed)}, up to "
+        f"{missed[0].ratio:.1f} times as fast as the model. Training wins much of that "
+        "back, of pooling and pruning most: --train gives each kind's slowest "
+        f"{epochs} epochs, and goes on to faster ones while they hold."
     )
 
 

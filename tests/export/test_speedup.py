@@ -78,6 +78,16 @@ def test_the_front_is_what_nothing_beats_in_both():
     assert "| 4.00 | too much * |" in lines[2] and "holds" in lines[5]
 
 
+def test_of_those_that_reach_a_target_the_most_accurate_and_then_fastest_is_taken():
+    found = search.Search.__new__(search.Search)  # what it was made of is not needed
+    found._max_drop = 2.0
+    found.trials = [trial(1, 0.8), trial(2, 0.89), trial(4, 0.9), trial(3, 0.9)]
+    assert found.choose().latency_ms == 2
+    assert found.choose(lambda it: it.ratio >= 1).latency_ms == 3
+    assert found.choose(lambda it: it.ratio > 1.5).latency_ms == 2
+    assert found.choose(lambda it: it.ratio > 2) is None
+
+
 def test_a_store_gives_back_what_it_was_given_and_knows_its_search(tmp_path):
     store = Store(tmp_path, {"model": "a", "seed": 0})
     store.add(trial(1, 0.5, epochs=3), b"file")
@@ -122,7 +132,7 @@ def test_the_fastest_that_holds_is_taken_and_a_search_goes_on(speedup, monkeypat
     status, out, _ = speedup("--continue")
     assert status == 0
     assert "pool 2 x 2 in block 1: " not in out  # that was tried before
-    assert "6 x 6 px: " in out and "--train tries" in out
+    assert "6 x 6 px: " in out and "--train gives" in out
     stored = json.loads((folder / "trials.json").read_text())["trials"]
     assert [it["epochs"] for it in stored] == [0] * 4
     # Smaller images lose ten points and more.
@@ -148,7 +158,7 @@ def test_what_loses_too_much_is_trained_each_kind_until_one_fails(speedup):
     before = next(it for it in stored if it["variant"]["image_size"] == [6, 6])
     assert trained[0]["drop"] < before["drop"] - 3
     assert (folder / "trained/6-x-6-px/model.keras").exists()
-    assert "6 x 6 px, 1 epochs: " in out and "--train tries" not in out
+    assert "6 x 6 px, 1 epoch: " in out and "--train gives" not in out
 
 
 def test_a_target_that_nothing_reaches_leaves_the_front_alone(speedup, monkeypatch):

@@ -100,12 +100,15 @@ class Search:
     def choose(self, reaches: Callable[[Trial], bool] | None = None) -> Trial | None:
         """The fastest trial that holds; of those that reach a target the most accurate.
 
+        Of equally accurate ones it is the fastest.
+
         Args:
             reaches: Whether a trial reaches the target, or `None` if there is none.
         """
         if reaches is None:
             return min(self._holding, key=lambda it: it.latency_ms, default=None)
-        return min(filter(reaches, self._holding), key=lambda it: it.drop, default=None)
+        reaching = filter(reaches, self._holding)
+        return min(reaching, key=lambda it: (it.drop, it.latency_ms), default=None)
 
     @property
     def _holding(self) -> list[Trial]:

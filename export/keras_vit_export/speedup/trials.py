@@ -43,7 +43,8 @@ class Trial:
 
     def __str__(self) -> str:
         """A line of what was found; the times come later, of all in turn."""
-        trained = f", {self.epochs} epochs" if self.epochs else ""
+        plural = "s" if self.epochs > 1 else ""
+        trained = f", {self.epochs} epoch{plural}" if self.epochs else ""
         return (
             f"{self.variant}{trained}: {self.drop:.2f} +- {self.interval:.2f} points of "
             "top-1 lost"
