@@ -132,9 +132,10 @@ def check_reductions(
             can't be pooled.
     """
     value = _place(value, depth)
+    name = "reduce_tokens, if it is neither a part to keep nor 'pool',"
     listed = [
         check_sequence("each of reduce_tokens", it)
-        for it in check_sequence("reduce_tokens", value)
+        for it in check_sequence(name, value)
     ]
     if any(len(it) != 3 for it in listed):
         raise ValueError(
